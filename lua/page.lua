@@ -1,0 +1,70 @@
+-- Summary      A page of what Postgres committed is on the board, and the cursor is past it.
+-- KEYS[1]      board: sorted set, score = rating, member = encoded name ~ id; hash tag of the board
+-- KEYS[2]      users: hash, id -> version|encoded name; hash tag of the board
+-- KEYS[3]      state: hash; hash tag of the board
+-- ARGV[1]      epoch: the one the caller read
+-- ARGV[2]      token: the one the caller read, or wrote with its previous page
+-- ARGV[3]      next_token: random; the next page must present it
+-- ARGV[4]      cursor_xact: where the tail stands after this page, "" to leave it
+-- ARGV[5]      cursor_id: likewise
+-- ARGV[6]      loaded: last id of a load, "" to leave it
+-- ARGV[7]      applied: server time in ms; every commit older than that is on the board once this page is;
+--              "" to leave it
+-- ARGV[8]      ready: "1" when ranks may be read from now on, "" to leave it
+-- ARGV[9...]   rows, 0..200 of four: id, version (decimal), rating (decimal) or "-" when deleted, encoded name
+-- Returns      {"ok", rows that were news}, {"epoch"} when the board was started anew, {"token"} when it has lost
+--              or gained pages the caller does not know of; nothing is written then
+-- Errors       BADARG before anything is written
+-- Complexity   O(m log n), n = board size, m = rows
+-- Effects      writes board, users, state
+-- Why atomic   a cursor that moved without its rows, or rows without it, would lose writes for ever when Redis
+--              falls back to an older state between the two
+
+-- @include row
+-- @include valid_row
+
+local board_key, users_key, state_key = KEYS[1], KEYS[2], KEYS[3]
+local epoch, token, next_token = ARGV[1], ARGV[2], ARGV[3]
+local cursor_xact, cursor_id, loaded, applied, set_ready = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local rows = (#ARGV - 8) / 4
+
+if rows < 0 or rows > 200 or rows % 1 ~= 0 or not string.find(applied, "^%d*$")
+    or (set_ready ~= "" and set_ready ~= "1") then
+    return redis.error_reply("BADARG page takes eight arguments and 0..200 rows of four")
+end
+for first = 9, #ARGV, 4 do
+    if not valid_row(first) then
+        return redis.error_reply("BADARG page got a malformed row")
+    end
+end
+
+local identity = redis.call("HMGET", state_key, "epoch", "tok")
+if identity[1] ~= epoch then
+    return { "epoch" }
+elseif identity[2] ~= token then
+    return { "token" }
+end
+
+local news = 0
+for first = 9, #ARGV, 4 do
+    -- Read from Postgres after the floor was set: an unknown id is a user, not an echo.
+    if row(board_key, users_key, state_key, ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3],
+        true) == "applied" then
+        news = news + 1
+    end
+end
+
+redis.call("HSET", state_key, "tok", next_token)
+if cursor_xact ~= "" then
+    redis.call("HSET", state_key, "cx", cursor_xact, "ci", cursor_id)
+end
+if loaded ~= "" then
+    redis.call("HSET", state_key, "ld", loaded)
+end
+if applied ~= "" then
+    redis.call("HSET", state_key, "applied", applied)
+end
+if set_ready == "1" then
+    redis.call("HSET", state_key, "ready", "1")
+end
+return { "ok", news }

@@ -1,0 +1,37 @@
+#!lua flags=no-writes
+-- Summary      Reads consecutive rows of the board strictly after a point of its order.
+-- KEYS[1]      board: sorted set, score = rating, member = encoded name ~ id; hash tag of the board
+-- KEYS[2]      state: hash; hash tag of the board
+-- ARGV[1]      source: identity of the Postgres the caller sees, "" if it does not know
+-- ARGV[2]      limit: rows to read, 1..1000
+-- ARGV[3]      score: the point's rating
+-- ARGV[4]      encoded: the point's encoded name; nobody needs to be there any more
+-- Returns      {"ok", size, lag in ms, offset, number of users above the first row's rating, then member and
+--              score of each row as one flat list}, {"notready"} or {"source"}
+-- Errors       BADARG when limit or score is out of range
+-- Complexity   O(log n + limit), n = board size
+-- Effects      read-only
+-- Why atomic   a write between finding the point and reading the rows would repeat or skip one
+
+-- @include ready
+-- @include above
+
+local board_key, state_key = KEYS[1], KEYS[2]
+local source, limit, score, encoded = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+
+if not limit or limit < 1 or limit > 1000 or not string.find(score, "^%d+$") or #score > 15 then
+    return redis.error_reply("BADARG slice_after takes a limit of 1..1000 and a whole score")
+end
+
+local status, size, lag = ready(board_key, state_key, source)
+if status ~= "ok" then
+    return { status }
+end
+
+local rows, higher = {}, 0
+local offset = above(board_key, score, encoded)
+if offset < size then
+    rows = redis.call("ZREVRANGE", board_key, offset, offset + limit - 1, "WITHSCORES")
+    higher = redis.call("ZCOUNT", board_key, "(" .. rows[2], "+inf")
+end
+return { "ok", size, lag, offset, higher, rows }

@@ -1,0 +1,34 @@
+#!lua flags=no-writes
+-- Summary      Reads consecutive rows of the board after a number of rows.
+-- KEYS[1]      board: sorted set, score = rating, member = encoded name ~ id; hash tag of the board
+-- KEYS[2]      state: hash; hash tag of the board
+-- ARGV[1]      source: identity of the Postgres the caller sees, "" if it does not know
+-- ARGV[2]      limit: rows to read, 1..1000
+-- ARGV[3]      offset: rows to skip, 0..2^53-1
+-- Returns      {"ok", size, lag in ms, offset, number of users above the first row's rating, then member and
+--              score of each row as one flat list}, {"notready"} or {"source"}
+-- Errors       BADARG when limit or offset is out of range
+-- Complexity   O(log n + limit), n = board size
+-- Effects      read-only
+-- Why atomic   the first row's rank would be counted on another board than the rows
+
+-- @include ready
+
+local board_key, state_key = KEYS[1], KEYS[2]
+local source, limit, offset = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+
+if not limit or limit < 1 or limit > 1000 or not offset or offset < 0 or offset > 9007199254740991 then
+    return redis.error_reply("BADARG slice_at takes a limit of 1..1000 and an offset of 0..2^53-1")
+end
+
+local status, size, lag = ready(board_key, state_key, source)
+if status ~= "ok" then
+    return { status }
+end
+
+local rows, higher = {}, 0
+if offset < size then
+    rows = redis.call("ZREVRANGE", board_key, offset, offset + limit - 1, "WITHSCORES")
+    higher = redis.call("ZCOUNT", board_key, "(" .. rows[2], "+inf")
+end
+return { "ok", size, lag, offset, higher, rows }

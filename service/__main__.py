@@ -1,0 +1,61 @@
+"""`python -m service`: serve, configured by the environment alone. Exit code 2 when that is wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import structlog
+from granian import Granian
+from granian.constants import Interfaces, Loops
+
+from service.errors import LadderError, Unavailable
+from service.logs import configure
+from service.settings import Settings, SettingsError
+from service.store.migrate import migrate
+
+DRAIN_SECONDS = 5
+
+
+def application() -> object:
+    """Return the ASGI application of a worker, built from the environment it inherited."""
+    from service.app import create_app  # noqa: PLC0415  only workers need the web framework
+
+    settings = Settings.from_env(os.environ)
+    configure(settings.log_level)
+    return create_app(settings)
+
+
+def main() -> int:
+    """Check the settings, bring the schema up to date if Postgres is there, and serve until told to stop."""
+    try:
+        settings = Settings.from_env(os.environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201  the operator's terminal, before any log is set up
+        return 2
+    configure(settings.log_level)
+    if settings.migrate_on_start:
+        try:
+            migrate(settings.database_url)
+        except Unavailable as error:
+            structlog.get_logger(__name__).warning("migrate.waiting", reason=str(error))
+        except (LadderError, RuntimeError) as error:
+            print(f"The schema could not be brought up to date: {error}.", file=sys.stderr)  # noqa: T201
+            return 1
+    Granian(
+        "service.__main__:application",
+        factory=True,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        loop=Loops.uvloop,
+        workers=settings.workers,
+        workers_kill_timeout=DRAIN_SECONDS,
+        respawn_failed_workers=True,
+        log_enabled=False,
+    ).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

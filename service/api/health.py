@@ -1,0 +1,89 @@
+"""Whether the service lives, can serve, and how well."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from litestar import Request, Response, get
+
+import service
+from service.api.users import json
+from service.errors import LadderError, Unavailable
+
+if TYPE_CHECKING:
+    from service.ranking.ladder import Ladder
+
+FRESH_MS = 2000
+"""A mirror that lags longer than this is degraded: many tailer cycles have failed."""
+_HEADERS = {"Cache-Control": "no-store"}
+
+
+class StoreHealth(msgspec.Struct):
+    """Whether a store answered just now."""
+
+    status: str
+
+
+class MirrorHealth(msgspec.Struct):
+    """What the mirror says of itself; null where Redis could not be asked."""
+
+    ready: bool
+    lag_ms: int | None
+    users: int | None
+    source: str | None
+
+
+class Health(msgspec.Struct):
+    """`ok`; `degraded` while some reads can be served; `down` when none can."""
+
+    status: str
+    version: str
+    postgres: StoreHealth
+    redis: StoreHealth
+    mirror: MirrorHealth
+
+
+async def _examine(request: Request[Any, Any, Any]) -> Health:
+    ladder: Ladder = request.app.state.ladder
+    postgres, state = await asyncio.gather(ladder.ping_ledger(), ladder.mirror_state(), return_exceptions=True)
+    for outcome in (postgres, state):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, LadderError):
+            raise outcome
+    ledger_up, redis_up = postgres is None, not isinstance(state, BaseException)
+    mirror = MirrorHealth(ready=False, lag_ms=None, users=None, source=None)
+    if state is not None and not isinstance(state, BaseException):
+        ready = state.ready and state.intact
+        mirror = MirrorHealth(ready, state.lag_ms if ready else None, state.users, state.source)
+    fresh = mirror.ready and mirror.lag_ms is not None and mirror.lag_ms <= FRESH_MS
+    status = "ok" if ledger_up and fresh else "degraded" if ledger_up or mirror.ready else "down"
+    return Health(
+        status,
+        service.__version__,
+        StoreHealth("up" if ledger_up else "down"),
+        StoreHealth("up" if redis_up else "down"),
+        mirror,
+    )
+
+
+@get("/health")
+async def get_health(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Return the state of the service and its stores; 503 only when no read can be served."""
+    health = await _examine(request)
+    return json(health, status=503 if health.status == "down" else 200, headers=_HEADERS)
+
+
+@get("/health/live")
+async def get_live() -> Response[bytes]:
+    """Return at once: the event loop turns. Asks no store."""
+    return json({"status": "live"}, headers=_HEADERS)
+
+
+@get("/health/ready")
+async def get_ready(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Return 200 while some store can serve reads."""
+    if (await _examine(request)).status == "down":
+        message = "no store can serve reads"
+        raise Unavailable(message)
+    return json({"status": "ready"}, headers=_HEADERS)

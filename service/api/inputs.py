@@ -1,0 +1,166 @@
+"""What a request may say: strict reading of queries, bodies, ids and preconditions. Nothing is coerced."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from service.api.problems import UnsupportedMediaType
+from service.errors import Invalid
+from service.model import RESERVED_IDS, USER_ID, UserId, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from litestar import Request
+    from litestar.connection import ASGIConnection
+    from litestar.handlers import BaseRouteHandler
+
+B = TypeVar("B")
+
+_MAX_PARAMETERS = 20
+_AT = re.compile(r" - at `\$\.?([^`]*)`$")
+_NAMED = re.compile(r"(?:required|unknown) field `([^`]*)`")
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers from `low` to `high`, digits only."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"0|[1-9][0-9]{0,15}", text) or not low <= int(text) <= high:
+            message = f"must be a whole number from {low} to {high}"
+            raise ValueError(message)
+        return int(text)
+
+    return read
+
+
+def some_text(text: str) -> str:
+    """Read any text but the empty one."""
+    if not text:
+        message = "must not be empty"
+        raise ValueError(message)
+    return text
+
+
+def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """
+    Read the query by the readers that the handler declares in `opt["query"]`, into the request's state.
+
+    A guard of every route, so that a parameter nobody declared is refused everywhere. Raises `Invalid`
+    with every problem at once.
+    """
+    readers: Mapping[str, Callable[[str], object]] = handler.opt.get("query", {})
+    raw = connection.scope["query_string"]
+    values: dict[str, object] = {}
+    problems: list[tuple[str, str]] = []
+    if raw:
+        try:
+            pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
+        except ValueError:
+            raise Invalid(("query", "is not a well-formed query in UTF-8")) from None
+        for name, text in pairs:
+            if name not in readers:
+                problems.append((name, "is not a parameter of this address"))
+            elif name in values:
+                problems.append((name, "is given more than once"))
+            else:
+                values[name] = None
+                try:
+                    values[name] = readers[name](text)
+                except ValueError as error:
+                    problems.append((name, str(error)))
+    if problems:
+        raise Invalid(*problems)
+    connection.scope["state"]["query"] = values
+
+
+def query(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    """Return the values that `check_query` read."""
+    values: dict[str, Any] = request.scope["state"]["query"]
+    return values
+
+
+def user_id(request: Request[Any, Any, Any]) -> UserId:
+    """Return the id in the path; raises `Invalid` for one that no user can have."""
+    text = request.path_params["user_id"]
+    if not USER_ID.match(text):
+        raise Invalid(("id", "must have 1 to 64 characters of A-Z a-z 0-9 _ . : -"))
+    return UserId(text)
+
+
+async def body(request: Request[Any, Any, Any], kind: type[B]) -> B:
+    """
+    Return the body as `kind`.
+
+    Raises `UnsupportedMediaType` unless it is declared as JSON in UTF-8, and `Invalid` for anything that
+    is not exactly `kind`: malformed JSON, other types, unknown or missing fields.
+    """
+    declared, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    charset = parameters.strip().removeprefix("charset=").strip('"')
+    if declared.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
+        raise UnsupportedMediaType
+    raw = await request.body()
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(_problem(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid(("body", "is not well-formed JSON in UTF-8")) from None
+
+
+def _problem(message: str) -> tuple[str, str]:
+    where = _AT.search(message)
+    named = _NAMED.search(message)
+    text = _AT.sub("", message).replace("`", "")
+    field = (where[1] if where else "") or (named[1] if named else "") or "body"
+    return field, text[0].lower() + text[1:]
+
+
+def not_reserved(text: str) -> UserId:
+    """Return the id; raises `Invalid` for one that a route of the same name would hide."""
+    if text in RESERVED_IDS:
+        raise Invalid(("id", "is reserved"))
+    return UserId(text)
+
+
+_ETAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
+_VERSION = re.compile(r"v([0-9]{1,15})(?:-[0-9]+-[0-9]+)?\Z")
+
+
+def etags(header: str) -> list[tuple[bool, str]]:
+    """Return (is weak, tag) of each tag in If-Match or If-None-Match; raises ValueError for another shape."""
+    tags, place = [], 0
+    while place < len(header):
+        found = _ETAG.match(header, place)
+        if not found:
+            message = "is not a list of entity tags"
+            raise ValueError(message)
+        tags.append((found[1] is not None, found[2]))
+        place = found.end()
+    return tags
+
+
+def wanted_version(request: Request[Any, Any, Any]) -> Version | None:
+    """
+    Return the version that If-Match asks for, None if any will do; 0, which no user has, if none can.
+
+    Raises `Invalid` for a header that is not a version's tag.
+    """
+    header = request.headers.get("if-match")
+    if header is None or header.strip() == "*":
+        return None
+    try:
+        tags = etags(header)
+    except ValueError as error:
+        raise Invalid(("If-Match", str(error))) from None
+    if len(tags) != 1:
+        raise Invalid(("If-Match", 'must be one tag such as "v7"'))
+    ((weak, tag),) = tags
+    version = _VERSION.match(tag)
+    # A weak tag never matches here (RFC 9110 section 13.1.1), nor does one that we never gave out.
+    return Version(int(version[1])) if version and not weak else Version(0)

@@ -1,0 +1,140 @@
+"""RFC 9457 problem documents: the one table from domain errors, and the framework's, to HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from service.errors import (
+    IdTaken,
+    Invalid,
+    LadderError,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    Unavailable,
+    UsernameTaken,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+RETRY_AFTER_SECONDS = 1
+
+_BY_ERROR: dict[type[LadderError], tuple[int, str, str]] = {
+    Invalid: (400, "validation", "The request is not valid"),
+    NotFound: (404, "not-found", "Not found"),
+    UsernameTaken: (409, "username-taken", "The username is taken"),
+    IdTaken: (409, "id-taken", "The id is taken"),
+    PreconditionFailed: (412, "precondition-failed", "The user has changed"),
+    Unavailable: (503, "unavailable", "Temporarily unavailable"),
+    OutcomeUnknown: (503, "outcome-unknown", "It is unknown whether the write was carried out"),
+}
+_BY_STATUS: dict[int, tuple[str, str]] = {
+    400: ("validation", "The request is not valid"),
+    404: ("not-found", "Not found"),
+    405: ("method-not-allowed", "Method not allowed"),
+    413: ("too-large", "The request is too large"),
+    415: ("unsupported-media-type", "Unsupported media type"),
+}
+_DETAIL = {
+    404: "There is nothing at this address.",
+    405: "This address does not understand that method; see the Allow header.",
+    413: "The request body is larger than this address accepts.",
+}
+_INTERNAL = (500, "internal", "Internal error")
+
+_log = structlog.get_logger(__name__)
+
+
+class UnsupportedMediaType(LadderError):
+    """The body must be application/json in UTF-8."""
+
+
+_BY_ERROR[UnsupportedMediaType] = (415, *_BY_STATUS[415])
+
+
+class FieldProblem(msgspec.Struct, frozen=True):
+    """What is wrong with one field of the body or one parameter."""
+
+    field: str
+    message: str
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The document; `type` is relative to this service and stable per kind."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: Sequence[FieldProblem] = ()
+    request_id: str = ""
+
+
+def _response(
+    status: int,
+    slug: str,
+    title: str,
+    detail: str,
+    *,
+    errors: Sequence[tuple[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+    request_id: str = "",
+) -> Response[bytes]:
+    problem = Problem(
+        f"/problems/{slug}", title, status, detail, [FieldProblem(*error) for error in errors], request_id
+    )
+    return Response(
+        msgspec.json.encode(problem),
+        status_code=status,
+        media_type="application/problem+json",
+        headers=dict(headers or {}),
+    )
+
+
+def from_ladder_error(_: Request[Any, Any, Any], error: LadderError) -> Response[bytes]:
+    """Answer one of our own errors; one that is not in the table is a defect and becomes a 500."""
+    for kind in type(error).__mro__:
+        if kind in _BY_ERROR:
+            status, slug, title = _BY_ERROR[kind]
+            return _response(
+                status,
+                slug,
+                title,
+                str(error),
+                errors=error.problems if isinstance(error, Invalid) else (),
+                headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None,
+            )
+    return from_defect(_, error)
+
+
+def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Answer what the framework refused: routes, methods, sizes."""
+    status = error.status_code
+    if status >= 500:
+        return from_defect(request, error)
+    slug, title = _BY_STATUS.get(status, _BY_STATUS[400])
+    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    return _response(status, slug, title, _DETAIL.get(status, title + "."), headers=headers)
+
+
+def from_defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer a defect of ours: the log has everything, the client the request id to ask with."""
+    request_id = request.scope.get("state", {}).get("request_id", "")
+    _log.error("request.failed", request_id=request_id, path=request.scope["path"], exc_info=error)
+    return _response(
+        *_INTERNAL, "The error was logged; name the request id when you report it.", request_id=request_id
+    )
+
+
+HANDLERS: dict[type[Exception], Any] = {
+    LadderError: from_ladder_error,
+    HTTPException: from_framework,
+    Exception: from_defect,
+}

@@ -1,0 +1,71 @@
+"""What wraps every request: its id, HEAD as GET without a body, and a log line where one is worth it."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+SLOW_SECONDS = 0.5
+_SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+
+_log = structlog.get_logger(__name__)
+
+
+class Requests:
+    """
+    ASGI middleware around the whole application, so that refusals of the framework pass it too.
+
+    A request is logged at debug; at warning when it was slow; at error when it was answered 5xx.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; other scopes pass through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        headless = scope["method"] == "HEAD"
+        if headless:
+            scope["method"] = "GET"
+        status, begun = 500, time.perf_counter()
+
+        async def tagged(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            elif headless and message["type"] == "http.response.body":
+                message["body"] = b""
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tagged)
+        finally:
+            seconds = time.perf_counter() - begun
+            write = _log.error if status >= 500 else _log.warning if seconds > SLOW_SECONDS else _log.debug
+            write(
+                "request",
+                request_id=request_id.decode(),
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=round(seconds * 1000, 1),
+            )
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE.match(value):
+            return bytes(value)
+    return uuid.uuid4().hex.encode()

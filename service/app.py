@@ -1,0 +1,108 @@
+"""The composition root: the only place where the parts are made and put together."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+from litestar import Litestar
+
+from service.api import health, leaderboard, users
+from service.api.inputs import check_query
+from service.api.problems import HANDLERS
+from service.api.requests import Requests
+from service.errors import Unavailable
+from service.ranking.ladder import Ladder
+from service.ranking.tail import Tailer
+from service.store import redis
+from service.store.ledger import Ledger
+from service.store.migrate import migrate
+from service.store.mirror import Mirror
+from service.store.postgres import Postgres
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from litestar.types import ASGIApp
+
+    from service.settings import Settings
+
+MAX_BODY_BYTES = 64 * 1024
+_MIGRATE_AGAIN_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Ladder]:
+    """
+    Open both stores, keep the mirror equal to Postgres, and close everything in reverse.
+
+    Neither store needs to be up: what can be answered is answered, and they are taken in when they come.
+    """
+    postgres = Postgres(settings.database_url)
+    answers, feeding = redis.connect(settings.redis_url), redis.connect_feed(settings.redis_url)
+    tailer = Tailer(settings.database_url, Mirror(feeding))
+    ladder = Ladder(
+        Ledger(postgres),
+        Mirror(answers),
+        source=lambda: tailer.source,
+        cursor_key=settings.cursor_secret.encode() if settings.cursor_secret else None,
+    )
+    background: list[asyncio.Task[None]] = []
+    try:
+        await postgres.open()
+        background.append(asyncio.create_task(_prepare(settings, tailer)))
+        yield ladder
+    finally:
+        await ladder.drain()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await postgres.close()
+        await answers.aclose()
+        await feeding.aclose()
+
+
+async def _prepare(settings: Settings, tailer: Tailer) -> None:
+    """Bring the schema up to date as soon as Postgres is there, then follow it."""
+    while settings.migrate_on_start:
+        try:
+            await asyncio.to_thread(migrate, settings.database_url)
+            break
+        except Unavailable as error:
+            _log.warning("migrate.waiting", reason=str(error))
+            await asyncio.sleep(_MIGRATE_AGAIN_SECONDS)
+    await tailer.run()
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Build the ASGI application; nothing is opened before its lifespan begins."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with opened(settings) as ladder:
+            app.state.ladder = ladder
+            yield
+
+    app = Litestar(
+        route_handlers=[
+            users.create_user,
+            users.get_user,
+            users.put_rating,
+            users.search_users,
+            leaderboard.get_leaderboard,
+            health.get_health,
+            health.get_live,
+            health.get_ready,
+        ],
+        lifespan=[lifespan],
+        guards=[check_query],
+        exception_handlers=HANDLERS,
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=None,
+        logging_config=None,
+    )
+    return Requests(app)

@@ -1,0 +1,72 @@
+"""
+Every error the product raises on purpose, as one tree.
+
+    LadderError
+    ├── Invalid                 the request is malformed; nothing was changed
+    ├── NotFound                no such user
+    ├── UsernameTaken           another user has this name, regardless of case
+    ├── IdTaken                 another user has this id
+    ├── PreconditionFailed      If-Match names a version that is not the current one
+    ├── Unavailable             a store cannot be reached or is too slow; nothing was changed, retry later
+    │   ├── Overloaded          a bounded queue is full
+    │   └── NotReady            the mirror answers but must not be believed yet; Postgres is asked instead
+    ├── OutcomeUnknown          the connection was lost while a write was being committed
+    └── StoreBug                a store answered what it never should: a defect of ours
+
+Drivers' errors are translated in one place each: `store/postgres.py` and `store/redis.py`. The HTTP
+status of each is given in one table: `api/problems.py`.
+"""
+
+from __future__ import annotations
+
+
+class LadderError(Exception):
+    """Base of the tree. The first line of a subclass's docstring is its default message."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().partition("\n")[0])
+
+
+class Invalid(LadderError):
+    """The request is malformed."""
+
+    def __init__(self, *problems: tuple[str, str]) -> None:
+        """`problems` are (field, message) pairs, at least one."""
+        super().__init__("; ".join(f"{field}: {message}" for field, message in problems))
+        self.problems = problems
+
+
+class NotFound(LadderError):
+    """There is no such user."""
+
+
+class UsernameTaken(LadderError):
+    """Another user already has this username (case does not distinguish names)."""
+
+
+class IdTaken(LadderError):
+    """Another user already has this id."""
+
+
+class PreconditionFailed(LadderError):
+    """The user has changed since the version named in If-Match."""
+
+
+class Unavailable(LadderError):
+    """A store cannot be reached or did not answer in time; nothing was changed."""
+
+
+class Overloaded(Unavailable):
+    """Too many requests are waiting; nothing was changed."""
+
+
+class NotReady(Unavailable):
+    """The mirror is loading, damaged, or of another history of Postgres; ranks come from Postgres."""
+
+
+class OutcomeUnknown(LadderError):
+    """The connection to the database was lost while the write was being committed."""
+
+
+class StoreBug(LadderError):
+    """A store gave an answer that it never should."""

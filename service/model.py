@@ -1,0 +1,153 @@
+"""The shared words: what a user is, what a standing is, what a row of the board is, and their limits."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from datetime import datetime
+from typing import Literal, NewType
+
+import msgspec
+
+UserId = NewType("UserId", str)
+"""Opaque: matches `USER_ID`, is not in `RESERVED_IDS`."""
+
+Version = NewType("Version", int)
+"""Grows with every change of a user; from one global sequence, so below 2**53 for ever."""
+
+MIN_RATING, MAX_RATING, DEFAULT_RATING = 100, 5000, 1000
+
+USER_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
+USERNAME = re.compile(r"[A-Za-z0-9_.-]{3,32}\Z")
+RESERVED_IDS = frozenset({"search"})
+"""Ids that would be hidden by a route of the same name."""
+
+Source = Literal["redis", "postgres"]
+"""Which store a rank was computed by."""
+
+MirrorWrite = Literal["applied", "superseded", "pending"]
+"""What became of a committed write in the mirror when its answer was sent."""
+
+
+class User(msgspec.Struct, frozen=True):
+    """A user as Postgres keeps it. `version` is the fence that decides which of two copies is newer."""
+
+    id: UserId
+    username: str
+    rating: int
+    version: Version
+    created_at: datetime
+    updated_at: datetime
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """
+    Where a user stands.
+
+    `rank` is 1 + the number of users with a strictly higher rating; `position` is the 1-based place in
+    the total order `rating DESC, username ASC`. Both were read at one instant together with `rating`
+    and `version`.
+    """
+
+    version: Version
+    rating: int
+    rank: int
+    position: int
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A row of the board; the fields and their order are the wire's."""
+
+    position: int
+    rank: int
+    id: UserId
+    username: str
+    rating: int
+
+
+class Point(msgspec.Struct, frozen=True, array_like=True):
+    """A point of the total order: a cursor means "strictly after this"."""
+
+    rating: int
+    username: str
+
+
+def new_user_id() -> UserId:
+    """Return a fresh UUIDv7 (RFC 9562 section 5.7): time-ordered, so that inserts stay at the index's end."""
+    millis = time.time_ns() // 1_000_000
+    bits = millis << 80 | int.from_bytes(os.urandom(10), "big")
+    bits = bits & ~(0xF << 76) | 0x7 << 76
+    bits = bits & ~(0x3 << 62) | 0x2 << 62
+    return UserId(str(uuid.UUID(int=bits)))
+
+
+class Board(msgspec.Struct, frozen=True):
+    """The board at the instant of a read: how many users are on it and, from the mirror, how far it may lag."""
+
+    total: int
+    lag_ms: int | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Consecutive rows of the board, all read at one instant."""
+
+    board: Board
+    rows: list[Row]
+
+
+class Window(msgspec.Struct, frozen=True):
+    """Which rows of the board are asked for: `limit` of them after a point of the order, else after `offset`."""
+
+    limit: int
+    offset: int = 0
+    after: Point | None = None
+
+
+class NewUser(msgspec.Struct, frozen=True):
+    """A user to create."""
+
+    id: UserId
+    username: str
+    rating: int
+
+
+class NewRating(msgspec.Struct, frozen=True):
+    """A rating to set; `wanted` is the only version that may be changed, None for any."""
+
+    id: UserId
+    rating: int
+    wanted: Version | None = None
+
+
+class Rated(msgspec.Struct, frozen=True):
+    """A user after a committed write, and the rating before it (None for a new user)."""
+
+    user: User
+    previous_rating: int | None
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """What the mirror made of a committed write; None for what it could not tell."""
+
+    outcome: MirrorWrite
+    rank: int | None = None
+    position: int | None = None
+    previous_rank: int | None = None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What the mirror should hold about a user; without a rating: that the user is gone."""
+
+    id: UserId
+    version: Version
+    rating: int | None
+    username: str | None
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """A place in Postgres' order (xact, id): every change at or before it is in the mirror."""
+
+    xact: str
+    id: str = ""

@@ -1,0 +1,150 @@
+"""
+Gather concurrent calls into batches: the one mechanism against herds, instead of locks and page caches.
+
+A batch goes out at once when there is room for one (no timer); what arrives meanwhile gathers for the
+next. A call never joins a batch that is already under way, so every answer comes from a store call that
+began after the request had arrived: nothing is stale, nothing expires, nothing needs invalidating.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from service.errors import OutcomeUnknown, Overloaded, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+I = TypeVar("I")  # noqa: E741  the item asked for
+R = TypeVar("R")
+
+
+class _Call(Generic[I, R]):
+    """An item that waits for its batch, and the future of its result."""
+
+    __slots__ = ("item", "key", "result")
+
+    def __init__(self, key: Hashable, item: I) -> None:
+        self.key = key
+        self.item = item
+        self.result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+
+
+class Coalescer(Generic[I, R]):
+    """
+    Turns single calls into batches of different items.
+
+    `run` takes a batch and returns a result per item, in order; an exception in place of a result is
+    that item's own. If `run` itself raises, and not because a store is away, the items are run again
+    one by one, so that a bad one fails alone: it must have changed nothing when it raises so.
+
+    Args:
+        shared: Callers of an equal item that has not gone out yet share one place in the batch (reads).
+            Otherwise each call is carried out, and calls of equal `key` one after the other in the order
+            they came, never two in one batch or in two batches at a time (writes).
+        key: What makes two items the same; by default the item itself.
+        max_batch: Items in a batch.
+        max_in_flight: Batches under way.
+        max_waiting: Items that may gather; beyond it a call raises `Overloaded`.
+
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[I]], Awaitable[Sequence[R | Exception]]],
+        *,
+        shared: bool,
+        key: Callable[[I], Hashable] = lambda item: item,
+        max_batch: int = 128,
+        max_in_flight: int = 2,
+        max_waiting: int = 10_000,
+    ) -> None:
+        self._run = run
+        self._shared = shared
+        self._key = key
+        self._max_batch = max_batch
+        self._free = max_in_flight
+        self._max_waiting = max_waiting
+        self._waiting: list[_Call[I, R]] = []
+        self._joinable: dict[Hashable, _Call[I, R]] = {}
+        self._busy: set[Hashable] = set()
+        self._scheduled = False
+        self._batches: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, item: I) -> R:
+        """Return the item's result; being cancelled gives up the result, not the batch."""
+        key = self._key(item)
+        call = self._joinable.get(key)
+        if call is None:
+            if len(self._waiting) >= self._max_waiting:
+                raise Overloaded
+            call = _Call(key, item)
+            self._waiting.append(call)
+            if self._shared:
+                self._joinable[key] = call
+            self._wake()
+        return await asyncio.shield(call.result)
+
+    async def drain(self) -> None:
+        """Return when nothing waits and nothing is under way."""
+        while self._batches or self._waiting:
+            await asyncio.wait(self._batches) if self._batches else await asyncio.sleep(0)
+
+    def _wake(self) -> None:
+        # Not at once: requests that the event loop reads in the same turn go out together.
+        if self._free > 0 and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        self._scheduled = False
+        while self._free > 0 and (batch := self._take()):
+            self._free -= 1
+            self._busy.update(call.key for call in batch)
+            # An empty context: what a batch logs belongs to none of the requests in it.
+            task = asyncio.create_task(self._carry_out(batch), context=contextvars.Context())
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
+
+    def _take(self) -> list[_Call[I, R]]:
+        if self._shared:
+            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+            for call in batch:
+                del self._joinable[call.key]
+            return batch
+        batch, rest, blocked = [], [], set(self._busy)
+        for call in self._waiting:
+            if call.key in blocked or len(batch) == self._max_batch:
+                rest.append(call)
+            else:
+                batch.append(call)
+            blocked.add(call.key)
+        self._waiting = rest
+        return batch
+
+    async def _carry_out(self, batch: Sequence[_Call[I, R]]) -> None:
+        try:
+            for call, result in zip(batch, await self._results([call.item for call in batch]), strict=True):
+                if isinstance(result, Exception):
+                    call.result.set_exception(result)
+                    call.result.exception()  # counts as seen, should every caller have been cancelled
+                else:
+                    call.result.set_result(result)
+        finally:
+            for call in batch:
+                self._busy.discard(call.key)
+                call.result.cancel()  # no effect on one that is done: only when this task is cancelled
+            self._free += 1
+            self._wake()
+
+    async def _results(self, items: Sequence[I]) -> Sequence[R | Exception]:
+        try:
+            return await self._run(items)
+        except (Unavailable, OutcomeUnknown) as error:
+            return [error] * len(items)
+        except Exception as error:  # noqa: BLE001  whatever it is belongs to the callers, not to this task
+            if len(items) == 1:
+                return [error]
+            return [result for item in items for result in await self._results([item])]

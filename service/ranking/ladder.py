@@ -1,0 +1,231 @@
+"""
+What the product does: create, rate, look up, search, page. The policy between the two stores.
+
+A read goes to the mirror, and to Postgres when the mirror must not or cannot answer; both give the same
+rank. A write is committed in Postgres first and carried to the mirror second, so the mirror only ever
+holds what is committed. Every verb is a batch underneath; `coalesce` gathers concurrent callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
+import structlog
+
+from service.errors import LadderError, NotFound, Unavailable
+from service.model import NewRating, NewUser, Page, Placed, Point, Rated, Source, Standing, User, UserId, Window
+from service.ranking.coalesce import Coalescer
+from service.ranking.cursor import Cursors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from service.model import Version
+    from service.store.ledger import Ledger
+    from service.store.mirror import Mirror, State
+
+V = TypeVar("V")
+
+
+RANK_IDS = 256
+"""Users in one batch of look-ups: one script call under 2 ms."""
+PAGE_WINDOWS = 16
+"""Pages in one batch: each is a script call of its own in the pipeline."""
+WRITE_ROWS = 100
+"""Writes in one transaction, and in the put that follows it."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Answer(msgspec.Struct, Generic[V], frozen=True):
+    """A read's value, which store ranked it, and how far the mirror may have lagged (None from Postgres)."""
+
+    value: V
+    source: Source
+    lag_ms: int | None = None
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A user and where they stand, both of the same version."""
+
+    user: User
+    standing: Standing
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A committed write and what became of it in the mirror."""
+
+    user: User
+    previous_rating: int | None
+    placed: Placed
+
+
+class Ladder:
+    """
+    The one board of a ledger and its mirror.
+
+    `source` tells which history of Postgres is being read, "" while that is not known; the mirror
+    refuses to rank for another history than its own. Without a `cursor_key` the database's own is used.
+    """
+
+    def __init__(
+        self, ledger: Ledger, mirror: Mirror, *, source: Callable[[], str], cursor_key: bytes | None = None
+    ) -> None:
+        self._cursor_key = cursor_key
+        self._ledger = ledger
+        self._mirror = mirror
+        self._source = source
+        self._seen = Coalescer(self._look_up, shared=True, max_batch=RANK_IDS)
+        self._pages = Coalescer(self._read_pages, shared=True, max_batch=PAGE_WINDOWS)
+        self._created = Coalescer(self._create, shared=False, key=lambda user: user.id, max_batch=WRITE_ROWS)
+        self._rated = Coalescer(self._rate, shared=False, key=lambda rating: rating.id, max_batch=WRITE_ROWS)
+
+    async def drain(self) -> None:
+        """Return when no call is under way: before the stores are closed."""
+        for gathered in (self._created, self._rated, self._seen, self._pages):
+            await gathered.drain()
+
+    # Reads
+
+    async def user(self, user_id: UserId) -> Answer[Seen]:
+        """Return a user and where they stand; raises `NotFound` or `Unavailable`. O(log n)."""
+        return await self._seen(user_id)
+
+    async def page(self, *, limit: int, offset: int = 0, cursor: str | None = None) -> tuple[Answer[Page], str | None]:
+        """
+        Return rows of the board, all ranked at one instant, and the cursor after them (None at the end).
+
+        They begin after the cursor's point if there is one, else after `offset` rows. Raises `Invalid`
+        for a cursor that is not ours, and `Unavailable`. O(log n + limit).
+        """
+        cursors = await self._cursors()
+        window = Window(limit, after=cursors.open(cursor)) if cursor is not None else Window(limit, offset)
+        answer = await self._pages(window)
+        rows = answer.value.rows
+        if not rows or rows[-1].position >= answer.value.board.total:
+            return answer, None
+        return answer, cursors.seal(Point(rows[-1].rating, rows[-1].username))
+
+    async def _cursors(self) -> Cursors:
+        # The key never changes, so processes that fetch it at the same time get the same one.
+        if self._cursor_key is None:
+            self._cursor_key = await self._ledger.cursor_key()
+        return Cursors(self._cursor_key)
+
+    async def search(self, prefix: str, *, limit: int) -> list[Answer[Seen]]:
+        """
+        Return users by the beginning of their name, regardless of case, ordered by lower(username).
+
+        One who is deleted or renamed away meanwhile is left out.
+        """
+        prefix = prefix.lower()
+        found = await self._ledger.search(prefix, limit=limit)
+        answers = await asyncio.gather(*(self.user(user.id) for user in found), return_exceptions=True)
+        seen = []
+        for answer in answers:
+            if isinstance(answer, NotFound):
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer.value.user.username.lower().startswith(prefix):
+                seen.append(answer)
+        return seen
+
+    async def ping_ledger(self) -> None:
+        """Return once Postgres has answered; raises `Unavailable`."""
+        await self._ledger.ping()
+
+    async def mirror_state(self) -> State | None:
+        """Return what the mirror says of itself, None if there is none; raises `Unavailable`."""
+        return await self._mirror.state()
+
+    async def _look_up(self, ids: Sequence[UserId]) -> list[Answer[Seen] | Exception]:
+        try:
+            board, held = await self._mirror.users(ids, source=self._source())
+        except Unavailable:
+            return await self._look_up_in_ledger(ids)
+        # What the mirror does not know may still exist: it may be on its way there.
+        uncached = [user_id for user_id in ids if user_id not in held or held[user_id][1] is None]
+        users = await self._ledger.users(uncached) if uncached else {}
+        answers: dict[UserId, Answer[Seen] | Exception] = {}
+        for user_id in ids:
+            standing, user = held.get(user_id, (None, None))
+            user = user or users.get(user_id)
+            if standing is not None and user is not None and user.version == standing.version:
+                answers[user_id] = Answer(Seen(user, standing), "redis", board.lag_ms)
+            elif standing is None and user is None:
+                answers[user_id] = NotFound()
+        # A write came between the two reads, or the mirror has not got it yet. A rank of one version must
+        # not be shown beside the rating of another, so Postgres answers for both.
+        if between := [user_id for user_id in ids if user_id not in answers]:
+            answers.update(zip(between, await self._look_up_in_ledger(between), strict=True))
+        await self._fill(
+            [users[user_id] for user_id in uncached if user_id in users and not isinstance(answers[user_id], Exception)]
+        )
+        return [answers[user_id] for user_id in ids]
+
+    async def _look_up_in_ledger(self, ids: Sequence[UserId]) -> list[Answer[Seen] | Exception]:
+        found = await self._ledger.standings(ids)
+        return [
+            Answer(Seen(*found[user_id]), "postgres") if user_id in found else NotFound() for user_id in ids
+        ]
+
+    async def _fill(self, users: Sequence[User]) -> None:
+        if users:
+            try:
+                await self._mirror.fill(users)
+            except Unavailable as error:
+                _log.debug("cache.fill_failed", reason=str(error), users=len(users))
+
+    async def _read_pages(self, windows: Sequence[Window]) -> list[Answer[Page] | Exception]:
+        try:
+            pages = await self._mirror.pages(windows, source=self._source())
+        except Unavailable:
+            return [Answer(await self._ledger.page(window), "postgres") for window in windows]
+        return [Answer(page, "redis", page.board.lag_ms) for page in pages]
+
+    # Writes
+
+    async def create(self, user: NewUser) -> Written:
+        """Create a user; raises `IdTaken`, `UsernameTaken`, `Unavailable`, `OutcomeUnknown`."""
+        return await self._created(user)
+
+    async def rate(self, user_id: UserId, rating: int, *, wanted: Version | None = None) -> Written:
+        """
+        Set a user's rating; a rating that is already theirs changes nothing, not even the version.
+
+        Raises `NotFound`, `PreconditionFailed` (the version is not the `wanted` one), `Unavailable`,
+        `OutcomeUnknown`.
+        """
+        return await self._rated(NewRating(user_id, rating, wanted))
+
+    async def _create(self, users: Sequence[NewUser]) -> list[Written | Exception]:
+        return await self._carry_over(await self._ledger.create(users))
+
+    async def _rate(self, ratings: Sequence[NewRating]) -> list[Written | Exception]:
+        return await self._carry_over(await self._ledger.rate(ratings))
+
+    async def _carry_over(self, outcomes: Sequence[Rated | LadderError]) -> list[Written | Exception]:
+        """
+        Put what has just been committed into the mirror.
+
+        Committed first: a put before the commit could show a write that is then rolled back. A put that
+        is lost, late or refused is harmless: the version decides, and the tailer brings what is missing.
+        """
+        rated = [outcome for outcome in outcomes if isinstance(outcome, Rated)]
+        placed = iter(await self._put(rated))
+        return [
+            Written(outcome.user, outcome.previous_rating, next(placed)) if isinstance(outcome, Rated) else outcome
+            for outcome in outcomes
+        ]
+
+    async def _put(self, rated: Sequence[Rated]) -> Sequence[Placed]:
+        if not rated:
+            return []
+        try:
+            return await self._mirror.put(rated, source=self._source())
+        except Unavailable as error:
+            _log.warning("mirror.put_pending", reason=str(error), writes=len(rated))
+            return [Placed("pending")] * len(rated)

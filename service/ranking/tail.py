@@ -1,0 +1,169 @@
+"""
+Incremental reconciliation: follow what Postgres commits and heal the mirror, a few times a second.
+
+Runs in every API process; the one that holds an advisory lock works, the others stand by. The lock only
+saves work. What makes it safe is in Redis: the cursor lives beside the data and moves in the same step,
+guarded by a token chain, so a Redis that fell back to an older state has lost its cursor too and the
+tail replays exactly the gap. Each cycle starts from what Redis says, never from what this process
+remembers.
+
+A board that is missing, damaged, of another layout or of another history of Postgres is loaded anew;
+it is `ready` only when the load and the tail behind it are through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeGuard
+
+import structlog
+
+from service.errors import LadderError
+from service.store.feed import Feed
+from service.store.keys import LAYOUT
+from service.store.mirror import Feeding, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.store.mirror import Mirror, State
+
+POLL_SECONDS = 0.25
+STANDBY_SECONDS = 1.0
+LOAD_ROWS = 1000
+"""Users in one SELECT of a load, and in one pipeline of small pages: the event loop is held only that long."""
+TAIL_ROWS = 1000
+"""Changes in one SELECT of the tail."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Tailer:
+    """
+    Keeps one mirror equal to one database.
+
+    `source` is the history of Postgres that was last seen, "" until it has been reached: the API passes
+    it with every call, so that a board of another history is not believed.
+    """
+
+    def __init__(self, database_url: str, mirror: Mirror) -> None:
+        self._database_url = database_url
+        self._mirror = mirror
+        self.source = ""
+        self.leading = False
+
+    async def run(self) -> None:
+        """Follow for ever; a store that is away is tried again. End it by cancelling."""
+        reported = ""
+        while True:
+            try:
+                async with Feed(self._database_url) as feed:
+                    await self._follow(feed)
+            except LadderError as error:
+                # Once per kind of trouble: a store that is away for an hour is not news every second.
+                if str(error) != reported:
+                    _log.warning("tail.interrupted", reason=str(error))
+                    reported = str(error)
+            finally:
+                self.leading = False
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _follow(self, feed: Feed) -> None:
+        while True:
+            self.source = await feed.source()
+            self.leading = self.leading or await feed.try_lock()
+            if self.leading:
+                await self.cycle(feed)
+            await asyncio.sleep(POLL_SECONDS if self.leading else STANDBY_SECONDS)
+
+    async def catch_up(self, *, progress: Callable[[int], None] = lambda _: None) -> None:
+        """
+        Return when everything that is committed now is on the board, whoever brings it there.
+
+        `progress` is called with the number of users on the board. Raises `Unavailable`; set a deadline
+        around it if somebody else leads who may be stuck.
+        """
+        async with Feed(self._database_url) as feed:
+            self.source = await feed.source()
+            seen = await self._mirror.state()
+            now_ms = seen.now_ms if seen else 0
+            while True:
+                # Also keeps the session from falling silent, which would end it.
+                self.leading = self.leading or await feed.try_lock()
+                if self.leading:
+                    await self.cycle(feed, progress=progress)
+                state = await self._mirror.state()
+                if state is not None:
+                    progress(state.users)
+                    if state.ready and self._usable(state) and state.now_ms - state.lag_ms > now_ms:
+                        return
+                await asyncio.sleep(POLL_SECONDS / 5)
+
+    async def cycle(self, feed: Feed, *, progress: Callable[[int], None] = lambda _: None) -> None:
+        """Bring the board up to date once: load it if it must be, then everything committed since."""
+        try:
+            state = await self._mirror.state()
+            if not self._usable(state):
+                state = await self._begin(feed, state)
+            token = state.token
+            if not state.ready:
+                token = await self._load(feed, state, progress)
+            await self._settle(feed, state, token)
+        except Refused:
+            # Redis fell back, was flushed, or somebody else feeds: the next cycle asks it what it has.
+            _log.info("tail.refused")
+
+    def _usable(self, state: State | None) -> TypeGuard[State]:
+        return state is not None and state.layout == str(LAYOUT) and state.source == self.source and state.intact
+
+    async def _begin(self, feed: Feed, seen: State | None) -> State:
+        # Taken before the load reads its first row: what commits from here on is the tail's to bring.
+        cursor, floor = await feed.origin()
+        await self._mirror.begin(seen=seen, source=self.source, cursor=cursor, floor=floor)
+        begun = await self._mirror.state()
+        if not self._usable(begun):
+            raise Refused
+        _log.info("mirror.load_begun", source=self.source, was=None if seen is None else seen.source)
+        return begun
+
+    async def _load(self, feed: Feed, state: State, progress: Callable[[int], None]) -> str:
+        """Put every user on the board, in id order from where a load before this one ended."""
+        token, after, loaded = state.token, state.loaded, state.users
+        while users := await feed.users_after(after, limit=LOAD_ROWS):
+            after = users[-1].id
+            news, token = await self._mirror.feed(
+                [Feeding(users, loaded=after)], epoch=state.epoch, token=token
+            )
+            loaded += news
+            progress(loaded)
+        _log.info("mirror.loaded", users=loaded)
+        return token
+
+    async def _settle(self, feed: Feed, state: State, token: str) -> None:
+        """
+        Apply everything that was committed when `state` was read, and say so.
+
+        First what is above the horizon, then what is below: the horizon only rises, so together they
+        leave no gap. In the other order a transaction that ends between the two would be in neither.
+        """
+        now_ms, news = state.now_ms, 0
+        cursor, drained = state.cursor, False
+        while not drained:
+            changes, cursor, drained = await feed.unsettled(cursor, limit=TAIL_ROWS)
+            if changes:
+                applied, token = await self._mirror.feed([Feeding(changes)], epoch=state.epoch, token=token)
+                news += applied
+        cursor, drained = state.cursor, False
+        while not drained:
+            changes, cursor, drained = await feed.changes(cursor, limit=TAIL_ROWS)
+            # The clock was Redis's own, read before the first query: however long this took, every commit
+            # older than that is now on the board. An idle page says so too; it also moves the token.
+            page = (
+                Feeding(changes, cursor=cursor, applied_ms=now_ms, ready=True)
+                if drained
+                else Feeding(changes, cursor=cursor)
+            )
+            applied, token = await self._mirror.feed([page], epoch=state.epoch, token=token)
+            news += applied
+        if news:
+            _log.info("tail.healed", rows=news)

@@ -1,0 +1,140 @@
+"""One frozen Settings, read from the environment once and passed in; nothing happens at import."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import TYPE_CHECKING, Literal, get_args
+from urllib.parse import urlsplit
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class SettingsError(Exception):
+    """A variable is missing or wrong; the message is one sentence that names it."""
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be configured; the variable's name is the field's in upper case."""
+
+    database_url: str
+    """The system of record: `postgresql://user@host/database`, the primary, Postgres 14 or newer."""
+    redis_url: str
+    """The mirror: `redis://`, `rediss://` or `unix://`, Redis 7.0 or Valkey 7.2 or newer, the master."""
+    host: str = "127.0.0.1"
+    """The address to listen on. Anything but loopback needs `allow_anonymous_writes`."""
+    port: int = 8080
+    """The TCP port to listen on, 1..65535."""
+    workers: int = msgspec.field(default_factory=cores)
+    """Processes that serve requests, 1..64; one per core by default."""
+    log_level: LogLevel = "info"
+    """The least severe level that is logged: debug, info, warning or error."""
+    migrate_on_start: bool = True
+    """Whether pending schema migrations are applied at start; `true` or `false`."""
+    allow_anonymous_writes: bool = False
+    """Whether everyone who reaches a non-loopback address may write; `true` or `false`."""
+    cursor_secret: str | None = None
+    """Key of the cursors' authentication codes, at least 16 characters; by default one kept in Postgres."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Read and check the variables; raises `SettingsError` for the first that is missing or wrong."""
+        values = {}
+        for name, read in _READERS.items():
+            text = env.get(name.upper(), "")
+            if text:
+                try:
+                    values[name] = read(text)
+                except ValueError as error:
+                    message = f"{name.upper()} {error}."
+                    raise SettingsError(message) from None
+            elif name in ("database_url", "redis_url"):
+                message = f"{name.upper()} is not set."
+                raise SettingsError(message)
+        settings = cls(**values)
+        if not (_is_loopback(settings.host) or settings.allow_anonymous_writes):
+            message = (
+                f"HOST is {settings.host}, which is not loopback: everyone who reaches it could write;"
+                " set ALLOW_ANONYMOUS_WRITES=true if that is meant."
+            )
+            raise SettingsError(message)
+        return settings
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        # The value itself may hold a password, so it is never repeated in the message.
+        if urlsplit(text).scheme not in schemes:
+            message = f"must be a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+            raise ValueError(message)
+        return text
+
+    return read
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and len(text) <= 9 and low <= int(text) <= high):
+            message = f"must be a whole number from {low} to {high}, not {text!r}"
+            raise ValueError(message)
+        return int(text)
+
+    return read
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        message = f"must be true or false, not {text!r}"
+        raise ValueError(message)
+    return text == "true"
+
+
+def _level(text: str) -> str:
+    if text not in get_args(LogLevel):
+        message = f"must be one of {', '.join(get_args(LogLevel))}, not {text!r}"
+        raise ValueError(message)
+    return text
+
+
+def _host(text: str) -> str:
+    if any(not character.isprintable() or character in " /@" for character in text):
+        message = f"must be an address or a host name, not {text!r}"
+        raise ValueError(message)
+    return text
+
+
+def _secret(text: str) -> str:
+    if len(text) < 16:
+        message = "must have at least 16 characters"
+        raise ValueError(message)
+    return text
+
+
+_READERS: dict[str, Callable[[str], object]] = {
+    "database_url": _url("postgresql", "postgres"),
+    "redis_url": _url("redis", "rediss", "unix"),
+    "host": _host,
+    "port": _whole(1, 65535),
+    "workers": _whole(1, 64),
+    "log_level": _level,
+    "migrate_on_start": _flag,
+    "allow_anonymous_writes": _flag,
+    "cursor_secret": _secret,
+}

@@ -1,0 +1,93 @@
+"""
+What the mirror is fed from: Postgres read by id for a load, and by transaction for the tail.
+
+Runs on a connection of its own, which also holds the advisory lock that makes this process the one
+that feeds. Losing the lock is harmless: every page is guarded by a token in Redis.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from service.model import Change, Cursor, Version
+from service.store.postgres import CONNECT_SECONDS, QUERIES, SESSION_OPTIONS, Connection, translated
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
+
+LOCK = 0x4C61_6464_6572_0002  # "Ladder", 2
+
+
+class Feed:
+    """
+    A session of its own on the primary; use as an async context manager.
+
+    The server ends it after 5 s of silence, so that a paused process cannot keep the lock from others.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        with translated():
+            self._connection = await psycopg.AsyncConnection.connect(
+                self._database_url,
+                autocommit=True,
+                connect_timeout=CONNECT_SECONDS,
+                options=f"{SESSION_OPTIONS} -c idle_session_timeout=5s",
+                prepare_threshold=2,
+            )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def try_lock(self) -> bool:
+        """Become the one that feeds; True if this session is. Held until the session ends."""
+        # The lock is counted per session: asking again would only need as many unlocks.
+        return bool((await self._read("try_lock", key=LOCK))[0][0])
+
+    async def source(self) -> str:
+        """Return the identity of this database's history; `Unavailable` or `StoreBug` on a standby."""
+        return str((await self._read("source"))[0][0])
+
+    async def origin(self) -> tuple[Cursor, Version]:
+        """Return where the tail must start after a load that begins now, and the newest version given out."""
+        ((horizon, version),) = await self._read("origin")
+        return Cursor(horizon), Version(version)
+
+    async def users_after(self, after: str, *, limit: int) -> list[Change]:
+        """Return the next users by id."""
+        return [Change(*row) for row in await self._read("load", after=after, limit=limit)]
+
+    async def changes(self, cursor: Cursor, *, limit: int) -> tuple[list[Change], Cursor, bool]:
+        """
+        Return what was committed after the cursor, the cursor after it, and whether that was all.
+
+        "All" is everything that any transaction below the snapshot's horizon committed.
+        """
+        rows = await self._read("changes", xact=cursor.xact, id=cursor.id, limit=limit)
+        found = [Change(row[2], row[3], row[4], row[5]) for row in rows if row[2] is not None]
+        if len(found) == limit:
+            return found, Cursor(rows[-1][1], rows[-1][2]), False
+        return found, Cursor(rows[0][0]), True
+
+    async def unsettled(self, cursor: Cursor, *, limit: int) -> tuple[list[Change], Cursor, bool]:
+        """Return what was committed after the cursor at or above the horizon, as `changes` does."""
+        rows = await self._read("unsettled", xact=cursor.xact, id=cursor.id, limit=limit)
+        found = [Change(*row[1:]) for row in rows]
+        return found, Cursor(*rows[-1][:2]) if rows else cursor, len(found) < limit
+
+    async def _read(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            message = "a Feed is used inside its context"
+            raise RuntimeError(message)
+        with translated():
+            return await (await self._connection.execute(QUERIES[query], parameters)).fetchall()

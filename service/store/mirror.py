@@ -1,0 +1,262 @@
+"""
+Redis in domain verbs: the sorted set that answers ranks. The only caller of the board's scripts.
+
+Every verb takes a batch and is one round trip. All raise `Unavailable` when Redis cannot answer; the
+reads raise its subclass `NotReady` when Redis can, but must not: the board is incomplete, damaged, or
+mirrors another history of Postgres than the caller's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from service.errors import NotReady
+from service.model import Board, Change, Cursor, Page, Placed, Standing, UserId, Version
+from service.order import decode, encode, ranked
+from service.store import lua, objects
+from service.store.keys import LAYOUT, BoardKeys, user_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from service.model import MirrorWrite, Rated, User, Window
+    from service.store.redis import Client
+
+T = TypeVar("T")
+
+PUT_ROWS = 100
+"""Rows of one put or page: few enough to keep every script under 2 ms."""
+UNKNOWN_SOURCE = ""
+"""Passed as the source while Postgres has not been reached: then any history is accepted."""
+
+
+class Refused(Exception):
+    """A page came from somebody who does not know the board's present epoch or token; nothing was written."""
+
+
+class State(msgspec.Struct, frozen=True):
+    """What the board says of itself, and the server's clock (ms) at that instant."""
+
+    layout: str
+    source: str
+    epoch: str
+    token: str
+    ready: bool
+    intact: bool
+    cursor: Cursor
+    loaded: str
+    users: int
+    lag_ms: int
+    now_ms: int
+
+
+class Feeding(msgspec.Struct, frozen=True):
+    """A page for the board: changes, and what becomes true with them. None leaves a mark as it is."""
+
+    changes: Sequence[Change] = ()
+    cursor: Cursor | None = None
+    loaded: str | None = None
+    applied_ms: int | None = None
+    ready: bool = False
+
+
+class Mirror:
+    """The board called `board` in one Redis."""
+
+    def __init__(self, client: Client, *, board: str = "ladder") -> None:
+        self._client = client
+        keys = BoardKeys.of(board)
+        self._board_state = (2, keys.board, keys.state)
+        self._all_keys = (3, keys.board, keys.users, keys.state)
+        self._keys = keys
+
+    async def standings(self, ids: Sequence[UserId], *, source: str) -> tuple[Board, dict[UserId, Standing]]:
+        """Return the standings of those who are on the board. O(ids * log n)."""
+        (reply,) = await lua.pipeline(self._client, [(lua.RANK, *self._all_keys, source, *ids)])
+        return _board(reply), dict(_standings(ids, reply))
+
+    async def users(
+        self, ids: Sequence[UserId], *, source: str
+    ) -> tuple[Board, dict[UserId, tuple[Standing, User | None]]]:
+        """Return standings with the cached users; None for a user whose object is not of that version."""
+        reply, cached = await lua.pipeline(
+            self._client,
+            [(lua.RANK, *self._all_keys, source, *ids), ("MGET", *(user_object(user_id) for user_id in ids))],
+        )
+        raw = dict(zip(ids, cached, strict=True))
+        return _board(reply), {
+            user_id: (standing, objects.decode(raw[user_id], standing.version))
+            for user_id, standing in _standings(ids, reply)
+        }
+
+    async def pages(self, windows: Sequence[Window], *, source: str) -> list[Page]:
+        """Return the rows of each window; every page is read at one instant of its own. O(log n + limit) each."""
+        replies = await lua.pipeline(self._client, [self._slice(window, source) for window in windows])
+        return [_page(reply) for reply in replies]
+
+    def _slice(self, window: Window, source: str) -> lua.Command:
+        if window.after is None:
+            return (lua.SLICE_AT, *self._board_state, source, window.limit, window.offset)
+        point = window.after
+        return (lua.SLICE_AFTER, *self._board_state, source, window.limit, point.rating, encode(point.username))
+
+    async def put(self, written: Sequence[Rated], *, source: str) -> list[Placed]:
+        """
+        Carry committed writes over, with the users' cached objects; per write what became of it.
+
+        `pending` where the board cannot say now: it is loading, or of another history.
+        """
+        commands: list[lua.Command] = []
+        for chunk in _chunks(written, PUT_ROWS):
+            rows: list[Any] = []
+            for item in chunk:
+                user, before = item.user, item.previous_rating
+                rows += (user.id, user.version, user.rating, encode(user.username), "" if before is None else before)
+            commands.append((lua.PUT, *self._all_keys, source, *rows))
+        calls = len(commands)
+        commands += (objects.store(item.user) for item in written)
+        replies = await lua.pipeline(self._client, commands)
+        placed: list[Placed] = []
+        for chunk, reply in zip(_chunks(written, PUT_ROWS), replies[:calls], strict=True):
+            if reply[0] == b"ok":
+                placed += (_placed(*reply[first : first + 4]) for first in range(1, len(reply), 4))
+            else:
+                placed += (Placed("pending") for _ in chunk)
+        return placed
+
+    async def fill(self, users: Sequence[User]) -> None:
+        """Cache users that were read from Postgres; an object of a newer version stays."""
+        await lua.pipeline(self._client, [objects.store(user) for user in users])
+
+    async def state(self) -> State | None:
+        """Return what the board says of itself, None if there is no board. O(1)."""
+        held, members, known, (seconds, micros) = await lua.pipeline(
+            self._client,
+            [("HGETALL", self._keys.state), ("ZCARD", self._keys.board), ("HLEN", self._keys.users), ("TIME",)],
+        )
+        if isinstance(held, list):
+            held = dict(zip(held[::2], held[1::2], strict=True))
+        fields = {name.decode(): value.decode() for name, value in held.items()}
+        try:
+            now_ms = int(seconds) * 1000 + int(micros) // 1000
+            return State(
+                layout=fields["fmt"],
+                source=fields["src"],
+                epoch=fields["epoch"],
+                token=fields["tok"],
+                ready=fields["ready"] == "1",
+                intact=int(fields["n"]) == members <= known,
+                cursor=Cursor(fields["cx"], fields["ci"]),
+                loaded=fields["ld"],
+                users=members,
+                lag_ms=max(now_ms - int(fields["applied"]), 0),
+                now_ms=now_ms,
+            )
+        except (KeyError, ValueError):
+            return None
+
+    async def begin(self, *, seen: State | None, source: str, cursor: Cursor, floor: Version) -> str:
+        """
+        Empty the board and start a new epoch; returns its first token.
+
+        Raises `Refused` if the epoch is no longer the one that was `seen`.
+        """
+        token = secrets.token_hex(8)
+        epoch = seen.epoch if seen else await self._broken_epoch()
+        (reply,) = await lua.pipeline(
+            self._client,
+            [(lua.BEGIN, *self._all_keys, epoch, secrets.token_hex(8), token, source, cursor.xact, floor, LAYOUT)],
+        )
+        if reply[0] != b"ok":
+            raise Refused
+        return token
+
+    async def _broken_epoch(self) -> str:
+        # A state hash that lost some of its fields may still have its epoch.
+        (epoch,) = await lua.pipeline(self._client, [("HGET", self._keys.state, "epoch")])
+        return (epoch or b"").decode()
+
+    async def feed(self, pages: Sequence[Feeding], *, epoch: str, token: str) -> tuple[int, str]:
+        """
+        Apply pages in order; returns how many rows were news and the token for the next page.
+
+        Raises `Refused` when the board is not the one the caller knows; of the pages none after the
+        refused one was written, because each must present the token of the one before it.
+        """
+        commands: list[lua.Command] = []
+        for page in pages:
+            chunks = list(_chunks(page.changes, PUT_ROWS)) or [()]
+            for chunk in chunks:
+                # The marks hold once the last row is in, and not before.
+                marks = page if chunk is chunks[-1] else Feeding()
+                following = secrets.token_hex(8)
+                commands.append((lua.PAGE, *self._all_keys, epoch, token, following, *_marks(marks), *_rows(chunk)))
+                token = following
+        news = 0
+        for reply in await lua.pipeline(self._client, commands):
+            if reply[0] != b"ok":
+                raise Refused
+            news += reply[1]
+        return news, token
+
+
+def _board(reply: Sequence[Any]) -> Board:
+    if reply[0] != b"ok":
+        raise NotReady
+    return Board(reply[1], reply[2])
+
+
+def _standings(ids: Sequence[UserId], reply: Sequence[Any]) -> Iterator[tuple[UserId, Standing]]:
+    for user_id, first in zip(ids, range(3, len(reply), 4), strict=True):
+        version, rating, rank, position = reply[first : first + 4]
+        if version:
+            yield user_id, Standing(Version(int(version)), int(rating), rank, position)
+
+
+def _page(reply: Sequence[Any]) -> Page:
+    board = _board(reply)
+    _, _, _, offset, higher, flat = reply
+    rows = (
+        (user_id, username, int(score))
+        for (username, user_id), score in zip(
+            (decode(member.decode()) for member in flat[::2]), flat[1::2], strict=True
+        )
+    )
+    return Page(board, ranked(rows, position=offset + 1, rank=higher + 1))
+
+
+_OUTCOMES: dict[bytes, MirrorWrite] = {
+    b"applied": "applied",
+    b"same": "applied",  # the tailer was faster with this very version
+    b"newer": "superseded",
+    b"floor": "pending",
+}
+
+
+def _placed(outcome: bytes, rank: int | bytes, position: int | bytes, previous: int | bytes) -> Placed:
+    if rank == b"":
+        return Placed("pending")
+    return Placed(_OUTCOMES[outcome], int(rank), int(position), None if previous == b"" else int(previous))
+
+
+def _marks(page: Feeding) -> tuple[Any, ...]:
+    return (
+        page.cursor.xact if page.cursor else "",
+        page.cursor.id if page.cursor else "",
+        page.loaded or "",
+        "" if page.applied_ms is None else page.applied_ms,
+        "1" if page.ready else "",
+    )
+
+
+def _rows(changes: Sequence[Change]) -> Iterator[Any]:
+    for change in changes:
+        yield from (change.id, change.version)
+        yield from ("-", "") if change.rating is None else (change.rating, encode(change.username or ""))
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

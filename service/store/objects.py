@@ -1,0 +1,42 @@
+"""
+The cache-aside user objects: what Postgres keeps about a user, in Redis for five minutes.
+
+The value is `version|json`. It is valid only while its version is the one the mirror holds for that
+user: the fence doubles as the cache validator, so a stale fill is never served, however late it lands.
+"""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+from service.model import User, Version
+from service.store import lua
+from service.store.keys import user_object
+
+TTL_MS = 300_000
+_JITTER = 0.1
+
+_decode = msgspec.json.Decoder(User).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode(raw: bytes | None, version: Version) -> User | None:
+    """Return the cached user if the object is there, whole, and of exactly this version."""
+    if raw is None:
+        return None
+    head, _, body = raw.partition(b"|")
+    if head != str(version).encode():
+        return None
+    try:
+        return _decode(body)
+    except msgspec.MsgspecError:
+        return None
+
+
+def store(user: User) -> lua.Command:
+    """Return the call that caches a user, unless a newer version is cached already."""
+    # Objects filled together must not expire together.
+    ttl = int(TTL_MS * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311  spread, not secrecy
+    return (lua.STORE_OBJECT, 1, user_object(user.id), user.version, _encode(user), ttl)

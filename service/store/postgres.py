@@ -1,0 +1,142 @@
+"""Opens and closes the connection pools to Postgres, and turns the driver's errors into ours."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+import psycopg
+from psycopg.rows import TupleRow, tuple_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from service.errors import OutcomeUnknown, StoreBug, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+Connection = psycopg.AsyncConnection[TupleRow]
+Pool = AsyncConnectionPool[Connection]
+
+CONNECT_SECONDS = 2
+ACQUIRE_SECONDS = 1.0
+# An acknowledged commit must survive a crash of Postgres, or the mirror would be ahead of it; a paused
+# process must not hold a transaction, and with it the tailer's horizon, for longer than 5 s.
+SESSION_OPTIONS = (
+    "-c synchronous_commit=on -c idle_in_transaction_session_timeout=5s -c lock_timeout=2s"
+    " -c statement_timeout=5s -c timezone=UTC -c application_name=ladder"
+)
+
+
+class Postgres:
+    """
+    Two pools over one database, so that slow reads cannot starve writes of connections.
+
+    `open` does not wait for a connection: the service starts, and answers from the mirror, while
+    Postgres is away. Whoever opens it closes it.
+    """
+
+    def __init__(self, database_url: str, *, write_connections: int = 4, read_connections: int = 4) -> None:
+        self.database_url = database_url
+        self.writes = _pool(database_url, "writes", write_connections)
+        self.reads = _pool(database_url, "reads", read_connections)
+
+    async def open(self) -> None:
+        """Start connecting in the background."""
+        for pool in (self.writes, self.reads):
+            await pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close every connection; waits for those in use, 2 s at most."""
+        for pool in (self.writes, self.reads):
+            await pool.close(timeout=2)
+
+
+def _pool(database_url: str, name: str, size: int) -> Pool:
+    return AsyncConnectionPool(
+        database_url,
+        connection_class=Connection,
+        kwargs={
+            "autocommit": True,
+            "connect_timeout": CONNECT_SECONDS,
+            "options": SESSION_OPTIONS,
+            "row_factory": tuple_row,
+            "prepare_threshold": 2,
+        },
+        # After a restart of Postgres every pooled connection is dead; a write sent on one would end as
+        # "outcome unknown" although it never left. One empty query a batch finds out before it counts.
+        check=AsyncConnectionPool.check_connection,
+        min_size=1,
+        max_size=size,
+        max_waiting=1024,
+        timeout=ACQUIRE_SECONDS,
+        reconnect_timeout=5,
+        name=name,
+        open=False,
+    )
+
+
+@asynccontextmanager
+async def borrowed(pool: Pool, *, writing: bool = False) -> AsyncIterator[Connection]:
+    """Lend a connection; inside the block and while waiting for it, driver errors become ours."""
+    with translated():
+        connection = await pool.getconn()
+    try:
+        with translated(writing=writing):
+            yield connection
+    finally:
+        await pool.putconn(connection)
+
+
+@contextmanager
+def translated(*, writing: bool = False) -> Iterator[None]:
+    """
+    Turn psycopg's errors into `Unavailable`, `OutcomeUnknown` (only when `writing`) or `StoreBug`.
+
+    A unique violation passes through: what it means depends on the statement.
+    """
+    try:
+        yield
+    except (PoolTimeout, PoolClosed, TooManyRequests) as error:
+        message = "Postgres has no connection to spare"
+        raise Unavailable(message) from error
+    except psycopg.errors.UniqueViolation:
+        raise
+    except psycopg.Error as error:
+        raise _translate(error, writing=writing) from error
+
+
+# Resources, operator intervention (a statement timeout too), lock timeouts, deadlocks, a standby.
+_TRANSIENT = ("53", "57", "40", "55P03", "25006", "08")
+
+
+def _translate(error: psycopg.Error, *, writing: bool) -> Exception:
+    state = error.sqlstate
+    # Without a state the connection broke; with 57P01..3 the server was told to go and may have done so
+    # after the commit. In both cases nobody knows here whether the statement was committed.
+    if state is None and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return OutcomeUnknown() if writing else Unavailable("Postgres cannot be reached")
+    if state is not None and state.startswith("57P0"):
+        return OutcomeUnknown() if writing else Unavailable("Postgres is shutting down or starting up")
+    if state is not None and state.startswith(_TRANSIENT):
+        return Unavailable(f"Postgres could not answer in time ({state})")
+    return StoreBug(f"Postgres refused a statement ({state})")
+
+
+def load_queries(path: Path) -> dict[str, LiteralString]:
+    """
+    Return the statements of a file by name: each follows a line `-- name: <name>` and its description.
+
+    Raises `ValueError` for a name given twice.
+    """
+    queries: dict[str, LiteralString] = {}
+    for block in path.read_text(encoding="utf-8").split("-- name: ")[1:]:
+        name, _, body = block.partition("\n")
+        if name in queries:
+            message = f"{path.name}: {name} is defined twice"
+            raise ValueError(message)
+        queries[name] = cast("LiteralString", body.strip().removesuffix(";"))
+    return queries
+
+
+QUERIES: dict[str, Any] = dict(load_queries(Path(__file__).parent / "queries.sql"))

@@ -1,0 +1,140 @@
+-- Every statement of the service. Each is one round trip and sees one snapshot.
+-- A user is always read as: id, username, rating, version, created_at, updated_at.
+
+-- name: users
+-- Users by id, in no order.
+SELECT id, username, rating, version, created_at, updated_at
+FROM users WHERE id = ANY(%(ids)s::text[]);
+
+-- name: create
+-- Insert the users that clash with nobody; the sort keeps two batches from waiting for each other.
+INSERT INTO users (id, username, rating)
+SELECT id, username, rating
+FROM unnest(%(ids)s::text[], %(usernames)s::text[], %(ratings)s::int[]) AS asked (id, username, rating)
+ORDER BY lower(username), id
+ON CONFLICT DO NOTHING
+RETURNING id, username, rating, version, created_at, updated_at;
+
+-- name: clashes
+-- Which of these ids and lower-case names are taken.
+SELECT id, lower(username)
+FROM users WHERE id = ANY(%(ids)s::text[]) OR lower(username) = ANY(%(names)s::text[]);
+
+-- name: rate
+-- Lock the users in id order, so that two batches cannot deadlock; change the ratings that differ and
+-- whose version is the wanted one (if any). A row per known user: the old rating and version, then the
+-- user as it is now.
+WITH asked AS (
+    SELECT * FROM unnest(%(ids)s::text[], %(ratings)s::int[], %(wanted)s::bigint[]) AS a (id, rating, wanted)
+), held AS MATERIALIZED (
+    SELECT id, username, rating, version, created_at, updated_at
+    FROM users WHERE id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE
+), changed AS (
+    UPDATE users u SET rating = asked.rating
+    FROM held JOIN asked ON asked.id = held.id
+    WHERE u.id = held.id AND held.rating <> asked.rating AND (asked.wanted IS NULL OR asked.wanted = held.version)
+    RETURNING u.id, u.rating, u.version, u.updated_at
+)
+SELECT held.rating, held.version, held.id, held.username, coalesce(changed.rating, held.rating),
+       coalesce(changed.version, held.version), held.created_at, coalesce(changed.updated_at, held.updated_at)
+FROM held LEFT JOIN changed ON changed.id = held.id;
+
+-- name: search
+-- Users whose lower-case name begins with the prefix; `last` is the prefix and a byte above the alphabet.
+SELECT id, username, rating, version, created_at, updated_at
+FROM users WHERE lower(username) >= %(prefix)s AND lower(username) < %(last)s
+ORDER BY lower(username) LIMIT %(limit)s;
+
+-- name: standings
+-- Users with their rank and position, counted: exact, and as slow as the number of users above them.
+SELECT u.id, u.username, u.rating, u.version, u.created_at, u.updated_at,
+       1 + above.users, 1 + above.users + tied.users
+FROM users u
+CROSS JOIN LATERAL (SELECT count(*) AS users FROM users o WHERE o.rating > u.rating) AS above
+CROSS JOIN LATERAL (SELECT count(*) AS users FROM users o WHERE o.rating = u.rating AND o.username < u.username) AS tied
+WHERE u.id = ANY(%(ids)s::text[]);
+
+-- name: slice_at
+-- The board's total, how many are above the slice's first rating, and the slice after `offset` rows.
+WITH slice AS MATERIALIZED (
+    SELECT id, username, rating FROM users ORDER BY rating DESC, username LIMIT %(limit)s OFFSET %(offset)s
+)
+SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM users WHERE rating > (SELECT max(rating) FROM slice)),
+       %(offset)s::bigint, s.id, s.username, s.rating
+FROM (VALUES (1)) AS always (row) LEFT JOIN slice s ON true
+ORDER BY s.rating DESC, s.username;
+
+-- name: slice_after
+-- As slice_at, strictly after a point of the order. Two ranges, because one over (rating, username)
+-- would walk the whole tie.
+WITH slice AS MATERIALIZED (
+    SELECT * FROM (
+        (SELECT id, username, rating FROM users
+         WHERE rating = %(rating)s AND username > %(username)s ORDER BY username LIMIT %(limit)s)
+        UNION ALL
+        (SELECT id, username, rating FROM users
+         WHERE rating < %(rating)s ORDER BY rating DESC, username LIMIT %(limit)s)
+    ) AS both_ranges
+    ORDER BY rating DESC, username LIMIT %(limit)s
+)
+SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM users WHERE rating > (SELECT max(rating) FROM slice)),
+       (SELECT count(*) FROM users WHERE rating > %(rating)s)
+       + (SELECT count(*) FROM users WHERE rating = %(rating)s AND username <= %(username)s),
+       s.id, s.username, s.rating
+FROM (VALUES (1)) AS always (row) LEFT JOIN slice s ON true
+ORDER BY s.rating DESC, s.username;
+
+-- name: cursor_key
+-- The key that every process of this database signs cursors with.
+SELECT key FROM secrets WHERE name = 'cursor';
+
+-- name: source
+-- Which history this database is: cluster, timeline, database. An error on a standby. Not
+-- pg_control_checkpoint(), which still names the old timeline right after a promotion.
+SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || ':' ||
+       (SELECT oid FROM pg_database WHERE datname = current_database())
+FROM pg_control_system();
+
+-- name: origin
+-- Where a load begins: the horizon that the tail starts from, and the highest version handed out.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text, CASE WHEN is_called THEN last_value ELSE 0 END
+FROM users_version_seq;
+
+-- name: load
+-- Users by id after `after`, for an empty mirror.
+SELECT id, version, rating, username FROM users WHERE id > %(after)s ORDER BY id LIMIT %(limit)s;
+
+-- name: changes
+-- What transactions below the horizon committed after (xact, id): users, and tombstones without a rating.
+-- Horizon and rows come from one snapshot: every transaction below it was finished, so nothing that
+-- commits later can belong before the cursor.
+WITH now AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS horizon)
+SELECT now.horizon::text, change.xact::text, change.id, change.version, change.rating, change.username
+FROM now LEFT JOIN LATERAL (
+    (SELECT u.xact, u.id, u.version, u.rating, u.username FROM users u
+     WHERE (u.xact, u.id) > (%(xact)s::xid8, %(id)s::text) AND u.xact < now.horizon
+     ORDER BY u.xact, u.id LIMIT %(limit)s)
+    UNION ALL
+    (SELECT t.xact, t.id, t.version, NULL, NULL FROM user_tombstones t
+     WHERE (t.xact, t.id) > (%(xact)s::xid8, %(id)s::text) AND t.xact < now.horizon
+     ORDER BY t.xact, t.id LIMIT %(limit)s)
+    ORDER BY 1, 2 LIMIT %(limit)s
+) AS change ON true
+ORDER BY change.xact, change.id;
+
+-- name: unsettled
+-- As changes, but committed at or above the horizon: while older transactions are still open these may be
+-- applied early, but the cursor must not pass them. The scalar subquery keeps it an index range.
+SELECT * FROM (
+    (SELECT xact::text, id, version, rating, username FROM users
+     WHERE xact >= (SELECT pg_snapshot_xmin(pg_current_snapshot())) AND (xact, id) > (%(xact)s::xid8, %(id)s::text)
+     ORDER BY users.xact, id LIMIT %(limit)s)
+    UNION ALL
+    (SELECT xact::text, id, version, NULL, NULL FROM user_tombstones
+     WHERE xact >= (SELECT pg_snapshot_xmin(pg_current_snapshot())) AND (xact, id) > (%(xact)s::xid8, %(id)s::text)
+     ORDER BY user_tombstones.xact, id LIMIT %(limit)s)
+) AS change ORDER BY xact::xid8, id LIMIT %(limit)s;
+
+-- name: try_lock
+-- Take the feeding lock for this session, if nobody has it.
+SELECT pg_try_advisory_lock(%(key)s);

@@ -1,0 +1,85 @@
+"""Builds and closes the client to Redis or Valkey, and turns its errors into ours."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.errors import StoreBug, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Client = redis.asyncio.Redis
+
+CONNECT_SECONDS = 0.2
+ANSWER_SECONDS = 0.25
+"""How long a request waits for the mirror before it is answered by Postgres."""
+FEED_ANSWER_SECONDS = 2.0
+"""The same for the tailer, whose pipelines are long and whose callers are nobody."""
+
+
+def connect_feed(url: str) -> Client:
+    """Return the tailer's client, as `connect` does."""
+    return connect(url, answer_seconds=FEED_ANSWER_SECONDS, connections=4)
+
+
+def connect(url: str, *, answer_seconds: float = ANSWER_SECONDS, connections: int = 64) -> Client:
+    """
+    Return a client that opens connections when they are first needed.
+
+    It never retries: after a lost answer a write may or may not have happened, and only the caller
+    knows whether to do it again (left alone, redis-py would, ten times). Close it with `aclose`.
+    """
+    return redis.asyncio.Redis.from_url(
+        url,
+        protocol=2,
+        legacy_responses=False,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_timeout=False,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=answer_seconds,
+        socket_keepalive=True,
+        health_check_interval=0,
+        max_connections=connections,
+        client_name="ladder",
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn redis-py's errors, and those of a broken socket below it, into `Unavailable` or `StoreBug`."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise translate(error) from error
+    except RuntimeError as error:
+        # uvloop's transport raises a bare RuntimeError when redis-py writes to a reset connection.
+        if "closed" in str(error) or "TCPTransport" in str(error) or "UnixTransport" in str(error):
+            message = "the connection to Redis is closed"
+            raise Unavailable(message) from error
+        raise
+
+
+# What a healthy server says while it is busy, loading, full, demoted or misconfigured: not our defect.
+_TRANSIENT = (
+    "LOADING", "BUSY", "OOM", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN",
+    "NOAUTH", "NOPERM", "WRONGPASS", "max number of clients",
+)  # fmt: skip
+
+
+def translate(error: BaseException) -> Exception:
+    """Return our error for one of the driver's."""
+    if isinstance(error, RedisTimeoutError):
+        return Unavailable("Redis did not answer in time")
+    text = str(error)
+    if isinstance(error, (RedisConnectionError, OSError)) or any(word in text for word in _TRANSIENT):
+        return Unavailable(f"Redis cannot be used now ({type(error).__name__})")
+    return StoreBug(f"Redis refused a command: {text}")
