@@ -1,0 +1,112 @@
+"""Redis, SQL and a Python model give the same board, row by row, on random boards full of ties."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.model import NewUser, Point, Rated, Row, Standing, User, UserId, Window, new_user_id
+from service.ranking.cursor import Cursors
+from service.store.feed import Feed
+from service.store.ledger import Ledger
+from service.store.mirror import Feeding, Mirror
+from service.store.postgres import Postgres, borrowed
+
+from .model import board
+
+# Few letters and short names: many are prefixes of each other, or differ in case alone, a dot, a dash.
+names = st.text("aAbBzZ09.-_", min_size=3, max_size=5)
+ratings = st.sampled_from([100, 1499, 1500, 1500, 1500, 1501, 5000]) | st.integers(100, 5000)
+boards = st.lists(st.tuples(names, ratings), max_size=25, unique_by=lambda row: row[0].lower())
+points = st.builds(Point, ratings, names)
+
+
+class Pair:
+    """A ledger, and a mirror that holds what the ledger holds."""
+
+    def __init__(self, postgres: Postgres, mirror: Mirror) -> None:
+        self._postgres = postgres
+        self._feed = Feed(postgres.database_url)
+        self.ledger, self.mirror, self.source = Ledger(postgres), mirror, ""
+
+    async def start(self, rows: list[tuple[str, int]]) -> dict[UserId, User]:
+        """Empty both, then create users and put them as a write does; returns them by id."""
+        async with borrowed(self._postgres.writes) as connection, self._feed as feed:
+            await connection.execute("DELETE FROM users")
+            self.source = await feed.source()
+            cursor, floor = await feed.origin()
+        token = await self.mirror.begin(seen=await self.mirror.state(), source=self.source, cursor=cursor, floor=floor)
+        state = await self.mirror.state()
+        assert state is not None
+        await self.mirror.feed([Feeding(applied_ms=state.now_ms, ready=True)], epoch=state.epoch, token=token)
+        created = await self.ledger.create([NewUser(new_user_id(), *row) for row in rows]) if rows else []
+        written = [item for item in created if isinstance(item, Rated)]
+        assert len(rows) == len(written)
+        placed = await self.mirror.put(written, source=self.source) if written else []
+        assert all(item.outcome == "applied" for item in placed)
+        return {item.user.id: item.user for item in written}
+
+    async def page(self, window: Window, total: int) -> list[Row]:
+        """Return the window's rows, asserted to be the same from both stores."""
+        (mirrored,) = await self.mirror.pages([window], source=self.source)
+        counted = await self.ledger.page(window)
+        assert counted.rows == mirrored.rows
+        assert total == counted.board.total == mirrored.board.total
+        return mirrored.rows
+
+
+@pytest.fixture
+async def pair(database_url: str, mirror: Mirror) -> AsyncIterator[Pair]:
+    """Both stores, opened once and emptied for each example."""
+    postgres = Postgres(database_url)
+    await postgres.open()
+    yield Pair(postgres, mirror)
+    await postgres.close()
+
+
+def thorough(examples: int) -> settings:
+    """Hypothesis settings for `examples` boards; the fixture is emptied for each, so it may be shared."""
+    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.timeout(300)
+@thorough(1500)
+@given(rows=boards, window=st.builds(Window, st.integers(1, 30), st.integers(0, 30)), point=points)
+async def test_redis_sql_and_model_agree(
+    pair: Pair, rows: list[tuple[str, int]], window: Window, point: Point
+) -> None:
+    """Rank, position and both kinds of page are equal from either store and equal to the model's."""
+    users = await pair.start(rows)
+    expected = board(users)
+
+    ids = [*users, UserId("nobody")]
+    _, mirrored = await pair.mirror.standings(ids, source=pair.source)
+    counted = {user_id: standing for user_id, (_, standing) in (await pair.ledger.standings(ids)).items()}
+    modelled = {row.id: Standing(users[row.id].version, row.rating, row.rank, row.position) for row in expected}
+    assert modelled == mirrored == counted
+
+    page = await pair.page(window, len(users))
+    assert expected[window.offset : window.offset + window.limit] == page
+
+    after = await pair.page(Window(window.limit, after=point), len(users))
+    behind = [row for row in expected if (-row.rating, row.username) > (-point.rating, point.username)]
+    assert behind[: window.limit] == after
+
+
+@thorough(100)
+@given(rows=boards, limit=st.integers(1, 5))
+async def test_pages_by_cursor_are_the_pages_by_offset(pair: Pair, rows: list[tuple[str, int]], limit: int) -> None:
+    """Following cursors from the first page to the last shows every row once, as the offsets do."""
+    expected = board(await pair.start(rows))
+    cursors = Cursors(b"key")
+
+    seen, window = [], Window(limit)
+    while page := await pair.page(window, len(expected)):
+        seen += page
+        cursor = cursors.seal(Point(page[-1].rating, page[-1].username))
+        window = Window(limit, after=cursors.open(cursor))
+
+    assert expected == seen
