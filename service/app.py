@@ -25,8 +25,7 @@ from service.store.postgres import Postgres
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from litestar.types import ASGIApp
-
+    from service.api.requests import ASGIApp
     from service.settings import Settings
 
 MAX_BODY_BYTES = 64 * 1024

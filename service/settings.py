@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Read and check the variables; raises `SettingsError` for the first that is missing or wrong."""
-        values = {}
+        values: dict[str, Any] = {}
         for name, read in _READERS.items():
             text = env.get(name.upper(), "")
             if text:

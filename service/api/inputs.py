@@ -60,7 +60,9 @@ def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     problems: list[tuple[str, str]] = []
     if raw:
         try:
-            pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
+            pairs = parse_qsl(
+                raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
+            )
         except ValueError:
             raise Invalid(("query", "is not a well-formed query in UTF-8")) from None
         for name, text in pairs:

@@ -21,7 +21,7 @@ from service.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, MutableMapping, Sequence
     from typing import Any
 
 RETRY_AFTER_SECONDS = 1
@@ -66,15 +66,14 @@ class FieldProblem(msgspec.Struct, frozen=True):
     message: str
 
 
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+class Problem(msgspec.Struct, frozen=True):
     """The document; `type` is relative to this service and stable per kind."""
 
     type: str
     title: str
     status: int
     detail: str
-    errors: Sequence[FieldProblem] = ()
-    request_id: str = ""
+    errors: Sequence[FieldProblem]
 
 
 def _response(
@@ -85,11 +84,8 @@ def _response(
     *,
     errors: Sequence[tuple[str, str]] = (),
     headers: Mapping[str, str] | None = None,
-    request_id: str = "",
 ) -> Response[bytes]:
-    problem = Problem(
-        f"/problems/{slug}", title, status, detail, [FieldProblem(*error) for error in errors], request_id
-    )
+    problem = Problem(f"/problems/{slug}", title, status, detail, [FieldProblem(*error) for error in errors])
     return Response(
         msgspec.json.encode(problem),
         status_code=status,
@@ -128,12 +124,10 @@ def from_defect(request: Request[Any, Any, Any], error: Exception) -> Response[b
     """Answer a defect of ours: the log has everything, the client the request id to ask with."""
     request_id = request.scope.get("state", {}).get("request_id", "")
     _log.error("request.failed", request_id=request_id, path=request.scope["path"], exc_info=error)
-    return _response(
-        *_INTERNAL, "The error was logged; name the request id when you report it.", request_id=request_id
-    )
+    return _response(*_INTERNAL, f"The error was logged as request {request_id}; name that id to report it.")
 
 
-HANDLERS: dict[type[Exception], Any] = {
+HANDLERS: MutableMapping[int | type[Exception], Any] = {
     LadderError: from_ladder_error,
     HTTPException: from_framework,
     Exception: from_defect,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
 
 import structlog
 
-if TYPE_CHECKING:
-    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+Mapping = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping]]
+Send = Callable[[Mapping], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI application, loosely: the specification's own words are dicts."""
 
 SLOW_SECONDS = 0.5
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
@@ -28,7 +32,7 @@ class Requests:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Mapping, receive: Receive, send: Send) -> None:
         """Serve one request; other scopes pass through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -40,7 +44,7 @@ class Requests:
             scope["method"] = "GET"
         status, begun = 500, time.perf_counter()
 
-        async def tagged(message: Message) -> None:
+        async def tagged(message: Mapping) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -64,7 +68,7 @@ class Requests:
             )
 
 
-def _request_id(scope: Scope) -> bytes:
+def _request_id(scope: Mapping) -> bytes:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SANE.match(value):
             return bytes(value)

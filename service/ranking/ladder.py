@@ -168,9 +168,7 @@ class Ladder:
 
     async def _look_up_in_ledger(self, ids: Sequence[UserId]) -> list[Answer[Seen] | Exception]:
         found = await self._ledger.standings(ids)
-        return [
-            Answer(Seen(*found[user_id]), "postgres") if user_id in found else NotFound() for user_id in ids
-        ]
+        return [Answer(Seen(*found[user_id]), "postgres") if user_id in found else NotFound() for user_id in ids]
 
     async def _fill(self, users: Sequence[User]) -> None:
         if users:

@@ -131,9 +131,7 @@ class Tailer:
         token, after, loaded = state.token, state.loaded, state.users
         while users := await feed.users_after(after, limit=LOAD_ROWS):
             after = users[-1].id
-            news, token = await self._mirror.feed(
-                [Feeding(users, loaded=after)], epoch=state.epoch, token=token
-            )
+            news, token = await self._mirror.feed([Feeding(users, loaded=after)], epoch=state.epoch, token=token)
             loaded += news
             progress(loaded)
         _log.info("mirror.loaded", users=loaded)

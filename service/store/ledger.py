@@ -125,9 +125,7 @@ class Ledger:
             rows = await self._read("slice_at", offset=window.offset, limit=window.limit)
         else:
             after = window.after
-            rows = await self._read(
-                "slice_after", rating=after.rating, username=after.username, limit=window.limit
-            )
+            rows = await self._read("slice_after", rating=after.rating, username=after.username, limit=window.limit)
         total, above, before = rows[0][:3]
         found = [(row[3], row[4], row[5]) for row in rows if row[3] is not None]
         return Page(Board(total), ranked(found, position=before + 1, rank=above + 1))

@@ -74,9 +74,7 @@ async def pipeline(client: Client, commands: Sequence[Command]) -> list[Any]:
         refused = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if refused:
             await _send(client, [("SCRIPT", "LOAD", script.text) for script in ALL])
-            for index, reply in zip(
-                refused, await _send(client, [commands[index] for index in refused]), strict=True
-            ):
+            for index, reply in zip(refused, await _send(client, [commands[index] for index in refused]), strict=True):
                 replies[index] = reply
     for reply in replies:
         if isinstance(reply, Exception):

@@ -39,7 +39,7 @@ def migrate(database_url: str, *, directory: Path = DIRECTORY) -> list[str]:
             "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, sha256 text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        applied = dict(connection.execute("SELECT name, sha256 FROM schema_migrations").fetchall())
+        applied: dict[str, str] = dict(connection.execute("SELECT name, sha256 FROM schema_migrations").fetchall())
         done = []
         for file in files:
             statements = file.read_bytes()

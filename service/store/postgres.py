@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, LiteralString, cast
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
@@ -135,8 +135,8 @@ def load_queries(path: Path) -> dict[str, LiteralString]:
         if name in queries:
             message = f"{path.name}: {name} is defined twice"
             raise ValueError(message)
-        queries[name] = cast("LiteralString", body.strip().removesuffix(";"))
+        queries[name] = body.strip().removesuffix(";")
     return queries
 
 
-QUERIES: dict[str, Any] = dict(load_queries(Path(__file__).parent / "queries.sql"))
+QUERIES = load_queries(Path(__file__).parent / "queries.sql")

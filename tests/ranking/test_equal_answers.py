@@ -15,7 +15,7 @@ from service.store.ledger import Ledger
 from service.store.mirror import Feeding, Mirror
 from service.store.postgres import Postgres, borrowed
 
-from .model import board
+from tests.ranking.model import board
 
 # Few letters and short names: many are prefixes of each other, or differ in case alone, a dot, a dash.
 names = st.text("aAbBzZ09.-_", min_size=3, max_size=5)
@@ -75,9 +75,7 @@ def thorough(examples: int) -> settings:
 @pytest.mark.timeout(300)
 @thorough(1500)
 @given(rows=boards, window=st.builds(Window, st.integers(1, 30), st.integers(0, 30)), point=points)
-async def test_redis_sql_and_model_agree(
-    pair: Pair, rows: list[tuple[str, int]], window: Window, point: Point
-) -> None:
+async def test_redis_sql_and_model_agree(pair: Pair, rows: list[tuple[str, int]], window: Window, point: Point) -> None:
     """Rank, position and both kinds of page are equal from either store and equal to the model's."""
     users = await pair.start(rows)
     expected = board(users)

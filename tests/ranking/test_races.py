@@ -13,7 +13,7 @@ from service.model import NewUser, UserId
 from service.ranking.ladder import Ladder
 from service.settings import Settings
 
-from .equality import assert_mirror_equals_ledger, ready
+from tests.ranking.equality import assert_mirror_equals_ledger, ready
 
 USERS = [UserId(f"user-{number:02}") for number in range(20)]
 
@@ -68,10 +68,7 @@ async def test_conditional_updates_admit_one_winner_per_version(settings: Settin
         ladders = await _two_instances(stack, settings)
         created = await ladders[0].create(NewUser(USERS[0], "somebody", 1500))
         outcomes = await asyncio.gather(
-            *(
-                ladders[number % 2].rate(USERS[0], 1600 + number, wanted=created.user.version)
-                for number in range(30)
-            ),
+            *(ladders[number % 2].rate(USERS[0], 1600 + number, wanted=created.user.version) for number in range(30)),
             return_exceptions=True,
         )
 
