@@ -22,7 +22,9 @@ local cursor_xact, floor, layout = ARGV[5], ARGV[6], ARGV[7]
 if #ARGV ~= 7 or epoch == "" or token == "" or cursor_xact == "" or not string.find(floor, "^%d+$") then
     return redis.error_reply("BADARG begin takes seven arguments, the floor a whole number")
 end
-if (redis.call("HGET", state_key, "epoch") or "") ~= seen then
+-- Anything may stand there after a mishap; what is no hash has no epoch.
+local is_hash = redis.call("TYPE", state_key).ok == "hash"
+if ((is_hash and redis.call("HGET", state_key, "epoch")) or "") ~= seen then
     return { "epoch" }
 end
 

@@ -132,13 +132,14 @@ class Mirror:
         await lua.pipeline(self._client, [objects.store(user) for user in users])
 
     async def state(self) -> State | None:
-        """Return what the board says of itself, None if there is no board. O(1)."""
-        held, members, known, (seconds, micros) = await lua.pipeline(
-            self._client,
-            [("HGETALL", self._keys.state), ("ZCARD", self._keys.board), ("HLEN", self._keys.users), ("TIME",)],
-        )
-        if isinstance(held, list):
-            held = dict(zip(held[::2], held[1::2], strict=True))
+        """Return what the board says of itself, None if there is none or its keys hold something else. O(1)."""
+        try:
+            held, members, known, (seconds, micros) = await lua.pipeline(
+                self._client,
+                [("HGETALL", self._keys.state), ("ZCARD", self._keys.board), ("HLEN", self._keys.users), ("TIME",)],
+            )
+        except NotReady:
+            return None
         fields = {name.decode(): value.decode() for name, value in held.items()}
         try:
             now_ms = int(seconds) * 1000 + int(micros) // 1000
@@ -176,7 +177,10 @@ class Mirror:
 
     async def _broken_epoch(self) -> str:
         # A state hash that lost some of its fields may still have its epoch.
-        (epoch,) = await lua.pipeline(self._client, [("HGET", self._keys.state, "epoch")])
+        try:
+            (epoch,) = await lua.pipeline(self._client, [("HGET", self._keys.state, "epoch")])
+        except NotReady:
+            return ""
         return (epoch or b"").decode()
 
     async def feed(self, pages: Sequence[Feeding], *, epoch: str, token: str) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from service.errors import StoreBug, Unavailable
+from service.errors import NotReady, StoreBug, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,4 +80,6 @@ def translate(error: BaseException) -> Exception:
     text = str(error)
     if isinstance(error, (RedisConnectionError, OSError)) or any(word in text for word in _TRANSIENT):
         return Unavailable(f"Redis cannot be used now ({type(error).__name__})")
+    if text.startswith("WRONGTYPE"):
+        return NotReady("a key of ours holds something else")
     return StoreBug(f"Redis refused a command: {text}")
