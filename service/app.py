@@ -13,7 +13,6 @@ from service.api import health, leaderboard, users
 from service.api.inputs import check_query
 from service.api.problems import HANDLERS
 from service.api.requests import Requests
-from service.errors import Unavailable
 from service.ranking.ladder import Ladder
 from service.ranking.tail import Tailer
 from service.store import redis
@@ -53,7 +52,9 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
     background: list[asyncio.Task[None]] = []
     try:
         await postgres.open()
-        background.append(asyncio.create_task(_prepare(settings, tailer)))
+        if settings.migrate_on_start:
+            background.append(asyncio.create_task(_migrate(settings.database_url)))
+        background.append(asyncio.create_task(tailer.run()))
         yield ladder
     finally:
         await ladder.drain()
@@ -65,16 +66,16 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
         await feeding.aclose()
 
 
-async def _prepare(settings: Settings, tailer: Tailer) -> None:
-    """Bring the schema up to date as soon as Postgres is there, then follow it."""
-    while settings.migrate_on_start:
+async def _migrate(database_url: str) -> None:
+    """Bring the schema up to date as soon as Postgres is there."""
+    while True:
         try:
-            await asyncio.to_thread(migrate, settings.database_url)
-            break
-        except Unavailable as error:
-            _log.warning("migrate.waiting", reason=str(error))
+            await asyncio.to_thread(migrate, database_url)
+        except Exception as error:  # noqa: BLE001  whatever it is, the service goes on and it is tried again
+            _log.warning("migrate.failed", reason=str(error))
             await asyncio.sleep(_MIGRATE_AGAIN_SECONDS)
-    await tailer.run()
+        else:
+            return
 
 
 def create_app(settings: Settings) -> ASGIApp:

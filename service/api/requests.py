@@ -38,7 +38,8 @@ class Requests:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        # A dict of this request's own: a server may hand out the same one for a whole connection.
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id.decode()}
         headless = scope["method"] == "HEAD"
         if headless:
             scope["method"] = "GET"

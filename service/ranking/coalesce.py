@@ -24,12 +24,14 @@ R = TypeVar("R")
 class _Call(Generic[I, R]):
     """An item that waits for its batch, and the future of its result."""
 
-    __slots__ = ("item", "key", "result")
+    __slots__ = ("deadline", "item", "key", "result")
 
-    def __init__(self, key: Hashable, item: I) -> None:
+    def __init__(self, key: Hashable, item: I, patience: float) -> None:
+        loop = asyncio.get_running_loop()
         self.key = key
         self.item = item
-        self.result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self.deadline = loop.time() + patience
+        self.result: asyncio.Future[R] = loop.create_future()
 
 
 class Coalescer(Generic[I, R]):
@@ -48,6 +50,7 @@ class Coalescer(Generic[I, R]):
         max_batch: Items in a batch.
         max_in_flight: Batches under way.
         max_waiting: Items that may gather; beyond it a call raises `Overloaded`.
+        patience: Seconds after which a call that still waits for its batch raises `Overloaded`.
 
     """
 
@@ -60,6 +63,7 @@ class Coalescer(Generic[I, R]):
         max_batch: int = 128,
         max_in_flight: int = 2,
         max_waiting: int = 10_000,
+        patience: float = 2.0,
     ) -> None:
         self._run = run
         self._shared = shared
@@ -67,6 +71,7 @@ class Coalescer(Generic[I, R]):
         self._max_batch = max_batch
         self._free = max_in_flight
         self._max_waiting = max_waiting
+        self._patience = patience
         self._waiting: list[_Call[I, R]] = []
         self._joinable: dict[Hashable, _Call[I, R]] = {}
         self._busy: set[Hashable] = set()
@@ -80,7 +85,7 @@ class Coalescer(Generic[I, R]):
         if call is None:
             if len(self._waiting) >= self._max_waiting:
                 raise Overloaded
-            call = _Call(key, item)
+            call = _Call(key, item, self._patience)
             self._waiting.append(call)
             if self._shared:
                 self._joinable[key] = call
@@ -102,25 +107,29 @@ class Coalescer(Generic[I, R]):
         self._scheduled = False
         while self._free > 0 and (batch := self._take()):
             self._free -= 1
-            self._busy.update(call.key for call in batch)
+            if not self._shared:
+                self._busy.update(call.key for call in batch)
             # An empty context: what a batch logs belongs to none of the requests in it.
             task = asyncio.create_task(self._carry_out(batch), context=contextvars.Context())
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
 
     def _take(self) -> list[_Call[I, R]]:
-        if self._shared:
-            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
-            for call in batch:
-                del self._joinable[call.key]
-            return batch
-        batch, rest, blocked = [], [], set(self._busy)
+        now = asyncio.get_running_loop().time()
+        batch: list[_Call[I, R]] = []
+        rest: list[_Call[I, R]] = []
+        blocked = set(self._busy)
         for call in self._waiting:
-            if call.key in blocked or len(batch) == self._max_batch:
-                rest.append(call)
-            else:
+            if call.deadline < now:
+                self._joinable.pop(call.key, None)
+                _fail(call, Overloaded())
+            elif len(batch) < self._max_batch and call.key not in blocked:
+                self._joinable.pop(call.key, None)
                 batch.append(call)
-            blocked.add(call.key)
+            else:
+                rest.append(call)
+            if not self._shared:
+                blocked.add(call.key)
         self._waiting = rest
         return batch
 
@@ -128,8 +137,7 @@ class Coalescer(Generic[I, R]):
         try:
             for call, result in zip(batch, await self._results([call.item for call in batch]), strict=True):
                 if isinstance(result, Exception):
-                    call.result.set_exception(result)
-                    call.result.exception()  # counts as seen, should every caller have been cancelled
+                    _fail(call, result)
                 else:
                     call.result.set_result(result)
         finally:
@@ -148,3 +156,9 @@ class Coalescer(Generic[I, R]):
             if len(items) == 1:
                 return [error]
             return [result for item in items for result in await self._results([item])]
+
+
+def _fail(call: _Call[I, R], error: Exception) -> None:
+    call.result.set_exception(error)
+    # Counts as seen, should every caller have been cancelled.
+    call.result.exception()

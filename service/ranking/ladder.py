@@ -15,7 +15,20 @@ import msgspec
 import structlog
 
 from service.errors import LadderError, NotFound, Unavailable
-from service.model import NewRating, NewUser, Page, Placed, Point, Rated, Source, Standing, User, UserId, Window
+from service.model import (
+    Board,
+    NewRating,
+    NewUser,
+    Page,
+    Placed,
+    Point,
+    Rated,
+    Source,
+    Standing,
+    User,
+    UserId,
+    Window,
+)
 from service.ranking.coalesce import Coalescer
 from service.ranking.cursor import Cursors
 
@@ -33,6 +46,8 @@ RANK_IDS = 256
 """Users in one batch of look-ups: one script call under 2 ms."""
 PAGE_WINDOWS = 16
 """Pages in one batch: each is a script call of its own in the pipeline."""
+COUNTED_IDS = 16
+"""Users in one batch that Postgres ranks by counting: few, so that one statement stays short."""
 WRITE_ROWS = 100
 """Writes in one transaction, and in the put that follows it."""
 
@@ -77,21 +92,35 @@ class Ladder:
         self._ledger = ledger
         self._mirror = mirror
         self._source = source
-        self._seen = Coalescer(self._look_up, shared=True, max_batch=RANK_IDS)
-        self._pages = Coalescer(self._read_pages, shared=True, max_batch=PAGE_WINDOWS)
+        self._mirrored = Coalescer(self._ask_mirror, shared=True, max_batch=RANK_IDS)
+        self._mirrored_pages = Coalescer(self._ask_mirror_for_pages, shared=True, max_batch=PAGE_WINDOWS)
+        self._stored = Coalescer(self._ask_ledger, shared=True, max_batch=RANK_IDS)
+        self._counted = Coalescer(self._count_in_ledger, shared=True, max_batch=COUNTED_IDS)
+        self._counted_pages = Coalescer(self._count_pages_in_ledger, shared=True, max_batch=1)
         self._created = Coalescer(self._create, shared=False, key=lambda user: user.id, max_batch=WRITE_ROWS)
         self._rated = Coalescer(self._rate, shared=False, key=lambda rating: rating.id, max_batch=WRITE_ROWS)
 
     async def drain(self) -> None:
         """Return when no call is under way: before the stores are closed."""
-        for gathered in (self._created, self._rated, self._seen, self._pages):
+        reads = (self._mirrored, self._mirrored_pages, self._stored, self._counted, self._counted_pages)
+        for gathered in (self._created, self._rated, *reads):
             await gathered.drain()
 
     # Reads
 
     async def user(self, user_id: UserId) -> Answer[Seen]:
         """Return a user and where they stand; raises `NotFound` or `Unavailable`. O(log n)."""
-        return await self._seen(user_id)
+        try:
+            board, standing, user = await self._mirrored(user_id)
+        except Unavailable:
+            return await self._counted(user_id)
+        # What the mirror does not know may still exist: it may be on its way there.
+        user = user or await self._stored(user_id)
+        if standing is None or standing.version != user.version:
+            # A write came between the two reads, or has not reached the mirror. A rank of one version must
+            # not be shown beside the rating of another, so Postgres answers for both.
+            return await self._counted(user_id)
+        return Answer(Seen(user, standing), "redis", board.lag_ms)
 
     async def page(self, *, limit: int, offset: int = 0, cursor: str | None = None) -> tuple[Answer[Page], str | None]:
         """
@@ -102,9 +131,13 @@ class Ladder:
         """
         cursors = await self._cursors()
         window = Window(limit, after=cursors.open(cursor)) if cursor is not None else Window(limit, offset)
-        answer = await self._pages(window)
-        rows = answer.value.rows
-        if not rows or rows[-1].position >= answer.value.board.total:
+        try:
+            page = await self._mirrored_pages(window)
+            answer = Answer[Page](page, "redis", page.board.lag_ms)
+        except Unavailable:
+            answer = Answer(await self._counted_pages(window), "postgres")
+        rows, total = answer.value.rows, answer.value.board.total
+        if not rows or rows[-1].position >= total:
             return answer, None
         return answer, cursors.seal(Point(rows[-1].rating, rows[-1].username))
 
@@ -141,48 +174,30 @@ class Ladder:
         """Return what the mirror says of itself, None if there is none; raises `Unavailable`."""
         return await self._mirror.state()
 
-    async def _look_up(self, ids: Sequence[UserId]) -> list[Answer[Seen] | Exception]:
-        try:
-            board, held = await self._mirror.users(ids, source=self._source())
-        except Unavailable:
-            return await self._look_up_in_ledger(ids)
-        # What the mirror does not know may still exist: it may be on its way there.
-        uncached = [user_id for user_id in ids if user_id not in held or held[user_id][1] is None]
-        users = await self._ledger.users(uncached) if uncached else {}
-        answers: dict[UserId, Answer[Seen] | Exception] = {}
-        for user_id in ids:
-            standing, user = held.get(user_id, (None, None))
-            user = user or users.get(user_id)
-            if standing is not None and user is not None and user.version == standing.version:
-                answers[user_id] = Answer(Seen(user, standing), "redis", board.lag_ms)
-            elif standing is None and user is None:
-                answers[user_id] = NotFound()
-        # A write came between the two reads, or the mirror has not got it yet. A rank of one version must
-        # not be shown beside the rating of another, so Postgres answers for both.
-        if between := [user_id for user_id in ids if user_id not in answers]:
-            answers.update(zip(between, await self._look_up_in_ledger(between), strict=True))
-        await self._fill(
-            [users[user_id] for user_id in uncached if user_id in users and not isinstance(answers[user_id], Exception)]
-        )
-        return [answers[user_id] for user_id in ids]
+    # A batch asks one store only: look-ups that Redis can answer do not wait for those that Postgres must.
 
-    async def _look_up_in_ledger(self, ids: Sequence[UserId]) -> list[Answer[Seen] | Exception]:
+    async def _ask_mirror(self, ids: Sequence[UserId]) -> list[tuple[Board, Standing | None, User | None]]:
+        board, held = await self._mirror.users(ids, source=self._source())
+        return [(board, *held.get(user_id, (None, None))) for user_id in ids]
+
+    async def _ask_mirror_for_pages(self, windows: Sequence[Window]) -> Sequence[Page]:
+        return await self._mirror.pages(windows, source=self._source())
+
+    async def _ask_ledger(self, ids: Sequence[UserId]) -> list[User | NotFound]:
+        users = await self._ledger.users(ids)
+        if users:
+            try:
+                await self._mirror.fill(list(users.values()))
+            except Unavailable as error:
+                _log.debug("cache.fill_failed", reason=str(error), users=len(users))
+        return [users.get(user_id) or NotFound() for user_id in ids]
+
+    async def _count_in_ledger(self, ids: Sequence[UserId]) -> list[Answer[Seen] | NotFound]:
         found = await self._ledger.standings(ids)
         return [Answer(Seen(*found[user_id]), "postgres") if user_id in found else NotFound() for user_id in ids]
 
-    async def _fill(self, users: Sequence[User]) -> None:
-        if users:
-            try:
-                await self._mirror.fill(users)
-            except Unavailable as error:
-                _log.debug("cache.fill_failed", reason=str(error), users=len(users))
-
-    async def _read_pages(self, windows: Sequence[Window]) -> list[Answer[Page] | Exception]:
-        try:
-            pages = await self._mirror.pages(windows, source=self._source())
-        except Unavailable:
-            return [Answer(await self._ledger.page(window), "postgres") for window in windows]
-        return [Answer(page, "redis", page.board.lag_ms) for page in pages]
+    async def _count_pages_in_ledger(self, windows: Sequence[Window]) -> list[Page]:
+        return [await self._ledger.page(window) for window in windows]
 
     # Writes
 

@@ -21,7 +21,7 @@ import structlog
 from service.errors import LadderError
 from service.store.feed import Feed
 from service.store.keys import LAYOUT
-from service.store.mirror import Feeding, Refused
+from service.store.mirror import ANY_SOURCE, Feeding, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,9 @@ LOAD_ROWS = 1000
 TAIL_ROWS = 1000
 """Changes in one SELECT of the tail."""
 
+UNASKED = "unasked"
+"""The source before Postgres has been asked: no board is of that history."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -42,14 +45,15 @@ class Tailer:
     """
     Keeps one mirror equal to one database.
 
-    `source` is the history of Postgres that was last seen, "" until it has been reached: the API passes
-    it with every call, so that a board of another history is not believed.
+    `source` is the history of Postgres that was last seen. The API passes it with every call, so that a
+    board of another history is not believed: until Postgres has been asked none is, and while it cannot be
+    reached from the start any is (""), because then there is nothing to compare it with.
     """
 
     def __init__(self, database_url: str, mirror: Mirror) -> None:
         self._database_url = database_url
         self._mirror = mirror
-        self.source = ""
+        self.source = UNASKED
         self.leading = False
 
     async def run(self) -> None:
@@ -60,10 +64,14 @@ class Tailer:
                 async with Feed(self._database_url) as feed:
                     await self._follow(feed)
             except LadderError as error:
+                if self.source == UNASKED:
+                    self.source = ANY_SOURCE
                 # Once per kind of trouble: a store that is away for an hour is not news every second.
                 if str(error) != reported:
                     _log.warning("tail.interrupted", reason=str(error))
                     reported = str(error)
+            except Exception:  # noqa: BLE001  a defect must not end the healing of everything else
+                _log.exception("tail.failed")
             finally:
                 self.leading = False
             await asyncio.sleep(POLL_SECONDS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from service.model import Change, Cursor, Version
-from service.store.postgres import CONNECT_SECONDS, QUERIES, SESSION_OPTIONS, Connection, translated
+from service.store.postgres import CONNECT_SECONDS, QUERIES, SESSION_OPTIONS, VANISHED, Connection, translated
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,6 +40,7 @@ class Feed:
                 connect_timeout=CONNECT_SECONDS,
                 options=f"{SESSION_OPTIONS} -c idle_session_timeout=5s",
                 prepare_threshold=2,
+                **VANISHED,
             )
         return self
 

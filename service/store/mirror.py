@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 PUT_ROWS = 100
 """Rows of one put or page: few enough to keep every script under 2 ms."""
-UNKNOWN_SOURCE = ""
-"""Passed as the source while Postgres has not been reached: then any history is accepted."""
+ANY_SOURCE = ""
+"""Passed as the source when it is not known: a board of any history is accepted."""
 
 
 class Refused(Exception):

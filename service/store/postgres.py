@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg.rows import TupleRow, tuple_row
@@ -26,6 +26,15 @@ SESSION_OPTIONS = (
     "-c synchronous_commit=on -c idle_in_transaction_session_timeout=5s -c lock_timeout=2s"
     " -c statement_timeout=5s -c timezone=UTC -c application_name=ladder"
 )
+
+
+# A host that vanished without closing its connections is noticed within about ten seconds.
+VANISHED: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 10_000,
+}
 
 
 class Postgres:
@@ -61,6 +70,7 @@ def _pool(database_url: str, name: str, size: int) -> Pool:
             "connect_timeout": CONNECT_SECONDS,
             "options": SESSION_OPTIONS,
             "row_factory": tuple_row,
+            **VANISHED,
             "prepare_threshold": 2,
         },
         # After a restart of Postgres every pooled connection is dead; a write sent on one would end as
