@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 import structlog
@@ -26,12 +27,32 @@ def application() -> object:
     return create_app(settings)
 
 
+def _taken(host: str, port: int) -> str | None:
+    """
+    Return why the address cannot be listened on, None if it can.
+
+    The server's own sockets share their port with each other, and would with another service's too:
+    every second request would go astray, so a port that is in use is found out before.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return f"HOST {host}, PORT {port} cannot be listened on: {error.strerror or error}."
+    return None
+
+
 def main() -> int:
     """Check the settings, bring the schema up to date if Postgres is there, and serve until told to stop."""
     try:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  the operator's terminal, before any log is set up
+        return 2
+    if refusal := _taken(settings.host, settings.port):
+        print(refusal, file=sys.stderr)  # noqa: T201  likewise
         return 2
     configure(settings.log_level)
     if settings.migrate_on_start:

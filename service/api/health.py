@@ -54,7 +54,7 @@ async def _examine(request: Request[Any, Any, Any]) -> Health:
     ledger_up, redis_up = postgres is None, not isinstance(state, BaseException)
     mirror = MirrorHealth(ready=False, lag_ms=None, users=None, source=None)
     if state is not None and not isinstance(state, BaseException):
-        ready = state.ready and state.intact
+        ready = ladder.trusts(state)
         mirror = MirrorHealth(ready, state.lag_ms if ready else None, state.users, state.source)
     fresh = mirror.ready and mirror.lag_ms is not None and mirror.lag_ms <= FRESH_MS
     status = "ok" if ledger_up and fresh else "degraded" if ledger_up or mirror.ready else "down"

@@ -31,6 +31,7 @@ from service.model import (
 )
 from service.ranking.coalesce import Coalescer
 from service.ranking.cursor import Cursors
+from service.store.mirror import ANY_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -173,6 +174,10 @@ class Ladder:
     async def mirror_state(self) -> State | None:
         """Return what the mirror says of itself, None if there is none; raises `Unavailable`."""
         return await self._mirror.state()
+
+    def trusts(self, state: State) -> bool:
+        """Whether ranks are read from a mirror in this state: complete, undamaged, of our own history."""
+        return state.ready and state.intact and self._source() in (state.source, ANY_SOURCE)
 
     # A batch asks one store only: look-ups that Redis can answer do not wait for those that Postgres must.
 

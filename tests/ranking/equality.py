@@ -22,7 +22,7 @@ async def ready(ladder: Ladder, seconds: float = 20) -> None:
             state = await ladder.mirror_state()
         except LadderError:
             state = None
-        if state and state.ready and state.intact:
+        if state and ladder.trusts(state):
             return
         await asyncio.sleep(0.01)
     raise AssertionError("the mirror did not become ready")
