@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import threading
+import time
 
 import structlog
 from granian import Granian
@@ -16,15 +19,24 @@ from service.settings import Settings, SettingsError
 from service.store.migrate import migrate
 
 DRAIN_SECONDS = 5
+_WATCH_SECONDS = 0.5
 
 
 def application() -> object:
     """Return the ASGI application of a worker, built from the environment it inherited."""
     from service.app import create_app  # noqa: PLC0415  only workers need the web framework
 
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     settings = Settings.from_env(os.environ)
     configure(settings.log_level)
     return create_app(settings)
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when its supervisor was killed: it would keep the port, and nobody could stop it."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _taken(host: str, port: int) -> str | None:
