@@ -14,7 +14,6 @@ from service.store.feed import Feed
 from service.store.ledger import Ledger
 from service.store.mirror import Feeding, Mirror
 from service.store.postgres import Postgres, borrowed
-
 from tests.ranking.model import board
 
 # Few letters and short names: many are prefixes of each other, or differ in case alone, a dot, a dash.

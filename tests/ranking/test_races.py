@@ -12,7 +12,6 @@ from service.app import opened
 from service.model import NewUser, UserId
 from service.ranking.ladder import Ladder
 from service.settings import Settings
-
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
 
 USERS = [UserId(f"user-{number:02}") for number in range(20)]

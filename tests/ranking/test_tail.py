@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -43,7 +43,7 @@ async def tailer(settings: Settings, mirror: Mirror) -> Tailer:
 
 
 @pytest.fixture(autouse=True)
-def closed(ledger: psycopg.Connection[object], board: redis.Redis) -> AsyncIterator[None]:
+def closed(ledger: psycopg.Connection[object], board: redis.Redis) -> Iterator[None]:
     """Close both sessions, whatever happened."""
     yield
     ledger.close()
@@ -96,7 +96,20 @@ async def test_sql_written_by_hand_reaches_the_mirror(ledger, tailer, settings) 
         lambda board: board.set(USERS, "not a hash"),
         lambda board: board.set(STATE, "not a hash"),
     ],
-    ids="flushall no-state no-board no-users no-token no-epoch ghost lost-members other-source other-layout users-type state-type".split(),
+    ids=[
+        "flushall",
+        "no-state",
+        "no-board",
+        "no-users",
+        "no-token",
+        "no-epoch",
+        "ghost",
+        "lost-members",
+        "other-source",
+        "other-layout",
+        "users-type",
+        "state-type",
+    ],
 )
 async def test_a_damaged_board_is_rebuilt(ledger, board, tailer, settings, damage) -> None:
     """Whatever key is lost or tampered with so that it shows, the next cycle leaves an exact board."""
@@ -148,7 +161,9 @@ async def test_many_unsettled_rows_are_all_applied(ledger, tailer, settings, dat
     with psycopg.connect(database_url) as older:
         older.execute("SELECT pg_current_xact_id()")
         for low in range(0, 50, 10):
-            ledger.execute("UPDATE users SET rating = rating + 100 WHERE rating BETWEEN %s AND %s", (1400 + low, 1409 + low))
+            ledger.execute(
+                "UPDATE users SET rating = rating + 100 WHERE rating BETWEEN %s AND %s", (1400 + low, 1409 + low)
+            )
         await tailer.catch_up()
 
         await assert_mirror_equals_ledger(settings)
