@@ -12,6 +12,7 @@ import time
 import structlog
 from granian import Granian
 from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
 
 from service.errors import LadderError, Unavailable
 from service.logs import configure
@@ -19,6 +20,8 @@ from service.settings import Settings, SettingsError
 from service.store.migrate import migrate
 
 DRAIN_SECONDS = 5
+MAX_HEADER_BYTES = 64 * 1024
+"""Request line and headers together; a larger one is refused with 431 before the application sees it."""
 _WATCH_SECONDS = 0.5
 
 
@@ -82,6 +85,7 @@ def main() -> int:
         port=settings.port,
         interface=Interfaces.ASGI,
         loop=Loops.uvloop,
+        http1_settings=HTTP1Settings(max_buffer_size=MAX_HEADER_BYTES),
         workers=settings.workers,
         workers_kill_timeout=DRAIN_SECONDS,
         respawn_failed_workers=True,
