@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+from typing import Any
 
 import structlog
 from granian import Granian
@@ -23,6 +25,8 @@ DRAIN_SECONDS = 5
 MAX_HEADER_BYTES = 64 * 1024
 """Request line and headers together; a larger one is refused with 431 before the application sees it."""
 _WATCH_SECONDS = 0.5
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_SERVES_AFTER = 0.2
 
 
 def application() -> object:
@@ -32,7 +36,14 @@ def application() -> object:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     settings = Settings.from_env(os.environ)
     configure(settings.log_level)
-    return create_app(settings)
+    app = create_app(settings)
+
+    async def stoppable(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            asyncio.get_running_loop().call_later(_SERVES_AFTER, signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP)
+        await app(scope, receive, send)
+
+    return stoppable
 
 
 def _end_with(parent: int) -> None:
@@ -78,6 +89,9 @@ def main() -> int:
         except (LadderError, RuntimeError) as error:
             print(f"The schema could not be brought up to date: {error}.", file=sys.stderr)  # noqa: T201
             return 1
+    # A worker is forked with its supervisor's handler, and the server loses a signal that comes before its
+    # event loop serves: until then it stays pending.
+    os.register_at_fork(after_in_child=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _STOP))
     Granian(
         "service.__main__:application",
         factory=True,

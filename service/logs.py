@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from service.settings import LogLevel
 
 
+# Without the frames' locals: they hold URLs with passwords.
+_tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
 def configure(level: LogLevel) -> None:
     """Send structlog's events, and what libraries log, to standard error from `level` upwards."""
     severity = logging.getLevelNamesMapping()[level.upper()]
@@ -24,7 +28,7 @@ def configure(level: LogLevel) -> None:
     rendered: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer()]
         if terminal
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_tracebacks, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *rendered],

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from service.embedded import EmbeddedError, running_pair, start_pair
-from service.embedded.programs import Programs
-from tests.embedded.processes import is_alive, server_pids, sockets, wait_until
+from service.embedded import running_pair, start_pair
+from tests.embedded.processes import ROOT, is_alive, server_pids, sockets, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
 STORES = {"DATABASE_URL": "postgresql://nobody@nowhere/ladder", "REDIS_URL": "redis://nowhere"}
 
 # Answers as the service does, tells its environment, and can be made to end, to hang or to take its time.
@@ -137,15 +135,6 @@ def launched(
         finally:
             if process.poll() is None:
                 process.kill()
-
-
-@pytest.fixture
-def embedded() -> None:
-    """Skip a test that needs the embedded servers where there are none."""
-    try:
-        Programs.find()
-    except EmbeddedError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.usefixtures("embedded")

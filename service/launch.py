@@ -1,0 +1,245 @@
+"""
+Starts everything Ladder needs, in order: stores, schema, made-up users, service. `scripts/server` calls it.
+
+The service is `python -m service`, a child that is configured by environment variables only, just as in a container.
+This process waits until it is ready, says so, and takes everything down again at SIGINT or SIGTERM.
+
+Exit codes: 0 stopped by a signal; 1 something could not be started or ended unexpectedly; 2 wrong arguments or
+variables, or a port in use. A service that ends before it is ready passes on its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from service.errors import LadderError
+from service.parent_death import spawn
+from service.settings import Settings, SettingsError
+from service.stop_request import Stopped, StopRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVICE = (sys.executable, "-P", "-m", "service")
+
+_FAILED = 1
+_WRONG = 2
+_EMBEDDED_DEMO_USERS = 10_000
+_MAX_DEMO_USERS = 100_000_000
+_READY_SECONDS = 60.0
+_ANSWER_SECONDS = 2.0
+_GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask a service that listens everywhere
+
+
+class _Refused(Exception):
+    """Ladder cannot start or go on; the message is one sentence, or empty when somebody has said it already."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+def main(arguments: Sequence[str] | None = None, *, service: Sequence[str] = SERVICE) -> int:
+    """Run Ladder until SIGINT or SIGTERM and return the exit code; `service` is the command that serves."""
+    stop = StopRequest()
+    try:
+        _run(_parse(arguments), service, stop)
+    except Stopped:
+        return 0
+    except _Refused as refused:
+        if str(refused):
+            print(refused, file=sys.stderr)  # noqa: T201 - a program for a terminal
+        return refused.code
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sentence = f"{self.prog}: {message}."
+        raise _Refused(sentence, _WRONG)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="scripts/server",
+        allow_abbrev=False,
+        description="Run Ladder until Ctrl-C, with the stores that DATABASE_URL and REDIS_URL name or, when these are"
+        " not set, with a PostgreSQL and a Valkey of its own.",
+    )
+    # Host, port and workers are checked where every variable is: they reach the service as HOST, PORT and WORKERS.
+    parser.add_argument("--host", metavar="H", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", metavar="P", default="8080", help="port to listen on (%(default)s)")
+    parser.add_argument(
+        "--data", metavar="DIR", type=Path, default=ROOT / ".ladder", help="where its own stores keep data (.ladder)"
+    )
+    parser.add_argument(
+        "--demo-users",
+        metavar="N",
+        type=_count,
+        help=f"fill an empty database with N made-up users ({_EMBEDDED_DEMO_USERS} in a store of its own, else 0)",
+    )
+    parser.add_argument("--workers", metavar="N", help="processes that serve (one per core)")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text[:10]) <= _MAX_DEMO_USERS):
+        message = f"must be a whole number from 0 to {_MAX_DEMO_USERS}, not {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _run(options: argparse.Namespace, service: Sequence[str], stop: StopRequest) -> None:
+    environment = _environment(options)
+    embedded = "DATABASE_URL" not in environment
+    # Before anything is started: a mistake is told at once.
+    settings = _checked({"DATABASE_URL": "postgresql://", "REDIS_URL": "unix://", **environment})
+    _refuse_used_port(settings)
+    with contextlib.ExitStack() as stack:
+        if embedded:
+            environment |= stack.enter_context(_embedded_stores(options.data))
+            stack.callback(stop.ignore)
+        stop.check()
+        users = options.demo_users if options.demo_users is not None else _EMBEDDED_DEMO_USERS if embedded else 0
+        if users:
+            _fill(environment["DATABASE_URL"], users)
+        stop.check()
+        child = stack.enter_context(_serving(service, environment))
+        stack.callback(stop.ignore)
+        _wait_until_ready(child, settings, stop)
+        print(f"Ladder is ready: {_url(settings)}", flush=True)  # noqa: T201 - what the caller waits for
+        if not stop.wait(child):
+            sentence = f"The service ended unexpectedly with exit code {_exit_code(child)}."
+            raise _Refused(sentence, _FAILED)
+
+
+def _environment(options: argparse.Namespace) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if value}
+    stores = ("DATABASE_URL", "REDIS_URL")
+    missing = [name for name in stores if name not in environment]
+    if len(missing) == 1:
+        sentence = f"{missing[0]} is not set: set both {' and '.join(stores)}, or neither for stores of Ladder's own."
+        raise _Refused(sentence, _WRONG)
+    environment |= {"HOST": options.host, "PORT": options.port}
+    if options.workers is not None:
+        environment["WORKERS"] = options.workers
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
+    return environment
+
+
+def _checked(environment: dict[str, str]) -> Settings:
+    try:
+        return Settings.from_env(environment)
+    except SettingsError as error:
+        raise _Refused(str(error), _WRONG) from error
+
+
+def _refuse_used_port(settings: Settings) -> None:
+    """Refuse an address the service could not listen on; it would find out only after the stores are up."""
+    try:
+        for family, kind, _, _, address in socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        where = f"Port {settings.port} on {settings.host}"
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            sentence = f"{where} is in use: choose another one with --port."
+        else:
+            sentence = f"{where} cannot be listened on: {getattr(error, 'strerror', error)}."
+        raise _Refused(sentence, _WRONG) from error
+
+
+@contextlib.contextmanager
+def _embedded_stores(data: Path) -> Iterator[dict[str, str]]:
+    from service.embedded import EmbeddedError, start_pair  # noqa: PLC0415 - not needed with stores given
+
+    with contextlib.ExitStack() as stack:
+        try:
+            pair = stack.enter_context(start_pair(data))
+        except EmbeddedError as error:
+            raise _Refused(str(error), _FAILED) from error
+        yield {"DATABASE_URL": pair.database_url, "REDIS_URL": pair.redis_url}
+
+
+def _fill(database_url: str, users: int) -> None:
+    from service.demo import fill  # noqa: PLC0415 - these keep wrong arguments quick to refuse
+    from service.store.migrate import migrate  # noqa: PLC0415
+
+    try:
+        # The service does this itself, but only the users' table can be filled.
+        migrate(database_url)
+        fill(database_url, users)
+    except (LadderError, RuntimeError) as error:
+        sentence = f"The database cannot be filled with made-up users: {str(error).rstrip('.')}."
+        raise _Refused(sentence, _FAILED) from error
+
+
+@contextlib.contextmanager
+def _serving(service: Sequence[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    child = spawn(service, death_signal=signal.SIGTERM, env=environment)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_SECONDS)
+        # Its workers are in its process group, and are gone already unless something went wrong.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _wait_until_ready(child: subprocess.Popen[bytes], settings: Settings, stop: StopRequest) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while not _is_ready(settings):
+        stop.check()
+        if child.poll() is not None:
+            raise _Refused("", _exit_code(child) or _FAILED)
+        if time.monotonic() > deadline:
+            sentence = f"The service is not ready after {_READY_SECONDS:.0f} s."
+            raise _Refused(sentence, _FAILED)
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_ready(settings: Settings) -> bool:
+    host = _WILDCARDS.get(settings.host, settings.host)
+    connection = http.client.HTTPConnection(host, settings.port, timeout=_ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/health/ready")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _url(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
+def _exit_code(child: subprocess.Popen[bytes]) -> int:
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
