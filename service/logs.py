@@ -26,9 +26,7 @@ def configure(level: LogLevel) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     rendered: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
-        if terminal
-        else [_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.dev.ConsoleRenderer()] if terminal else [_tracebacks, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *rendered],
