@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""
+Import a list of users: create the new ones, update the known ones, and wait until the board shows them.
+
+FILE is CSV, gzipped or not, with the header id,username,rating in any order; the column id may be missing, and
+its value may be empty. Lines are taken in their order:
+
+  with an id      that user is created, or gets the rating and, if it differs, the username
+  without an id   the user of that name (case does not count) gets the rating, or is created
+
+Whoever has that rating and username already is not touched. A line is refused, and the others are taken, when a
+value is not exactly what the service accepts, when the username belongs to another user, or when an earlier line
+was taken for the same user or the same username: the first one counts. The refused lines go to FILE.rejects.csv
+with their numbers and the reasons. Lines are committed 5,000 at a time. A list of which nothing was refused may be
+imported again, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import _venv
+
+# isort: split
+import argparse
+import asyncio
+import os
+import signal
+import stat
+import sys
+import time
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from service.embedded import EmbeddedError, open_pair
+from service.errors import LadderError, OutcomeUnknown, Unavailable
+from service.logs import configure
+from service.progress import progress
+from service.ranking.bulk import CHUNK_LINES, Line, take
+from service.ranking.tail import Tailer
+from service.settings import Settings, SettingsError
+from service.store import redis
+from service.store.bulk import Intake, open_intake
+from service.store.migrate import migrate
+from service.store.mirror import Mirror
+from service.user_csv import BadList, Rejects, UserCsv
+
+_EPILOG = """\
+The stores are those that DATABASE_URL and REDIS_URL name; with --data, or when neither is set, the embedded pair
+over that directory, which is started for the import if it does not run.
+
+exit codes:
+  0    every line was taken
+  1    something failed that should not have
+  2    wrong arguments or variables, or FILE is no list of users
+  3    some lines were refused, all others were taken
+  5    a store is unavailable; what was committed stays, and importing the list again goes on
+  130  interrupted; likewise
+"""
+_OK, _FAILED, _WRONG, _SOME_REFUSED, _AWAY, _INTERRUPTED = 0, 1, 2, 3, 5, 130
+_BOARD_SECONDS = 60
+"""How long the board may take to show the import, and a second more for every so many users:"""
+_USERS_PER_SECOND = 2_000
+
+
+class Unusable(Exception):
+    """The arguments name something that cannot be used; the message is one sentence."""
+
+
+class Result(msgspec.Struct):
+    """What the import did, as it is printed; in a dry run what it would have done."""
+
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    seconds: float = 0
+    dry_run: bool = False
+    rejects: str | None = None
+    error: str | None = None
+
+    @property
+    def taken(self) -> int:
+        """Lines that were not refused."""
+        return self.created + self.updated + self.unchanged
+
+    def __str__(self) -> str:
+        return (
+            f"{'Dry run, nothing was changed: ' if self.dry_run else ''}{self.taken:,} taken ({self.created:,} created,"
+            f" {self.updated:,} updated, {self.unchanged:,} unchanged), {self.refused:,} refused"
+            f"{f' (see {self.rejects})' if self.rejects else ''}, {self.seconds:.1f} s"
+        )
+
+
+def main() -> int:
+    """Import and report; returns the exit code."""
+    options = _options()
+    configure("warning")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    result = Result(dry_run=options.dry_run)
+    code = _FAILED
+    try:
+        _run(options, result)
+        code = _SOME_REFUSED if result.refused else _OK
+    except KeyboardInterrupt:
+        code, result.error = _INTERRUPTED, "Interrupted"
+    except (Unusable, BadList, SettingsError) as error:
+        code, result.error = _WRONG, str(error)
+    except (Unavailable, OutcomeUnknown, EmbeddedError) as error:
+        code, result.error = _AWAY, str(error)
+    except (LadderError, RuntimeError, OSError) as error:
+        result.error = str(error)
+    result.seconds = round(time.monotonic() - began, 2)
+    _report(result, as_json=options.json)
+    return code
+
+
+def _report(result: Result, *, as_json: bool) -> None:
+    if result.error is not None:
+        print(f"import_users.py: {result.error.rstrip('.')}.", file=sys.stderr)
+    if as_json:
+        print(msgspec.json.encode(result).decode())
+    elif result.error is None or result.created or result.updated:
+        print(result)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="import_users.py",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="the list; - reads it from standard input")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check every line, say what would happen, change nothing"
+    )
+    parser.add_argument(
+        "--rejects",
+        metavar="PATH",
+        type=Path,
+        help="where refused lines go (FILE.rejects.csv; stdin.rejects.csv for -)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    parser.add_argument("--data", metavar="DIR", type=Path, help="use the embedded pair over this directory (.ladder)")
+    return parser.parse_args()
+
+
+def _run(options: argparse.Namespace, result: Result) -> None:
+    with ExitStack() as stack:
+        file = stack.enter_context(_opened(options.file))
+        users = UserCsv(file)
+        rejects = stack.enter_context(_rejects(options, file))
+        database_url, redis_url = _stores(options, stack)
+        if not options.dry_run:
+            # Rather now than when everything is committed and only the board is missing.
+            asyncio.run(_look_at_board(redis_url))
+            migrate(database_url)
+        with open_intake(database_url, dry_run=options.dry_run) as intake:
+            _take_all(users, intake, rejects, result, file)
+        if not options.dry_run:
+            asyncio.run(_wait_for_board(database_url, redis_url, result.created + result.updated))
+
+
+def _opened(name: str) -> BinaryIO:
+    if name == "-":
+        return sys.stdin.buffer
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        message = f"{name} cannot be read: {error.strerror}"
+        raise Unusable(message) from error
+
+
+def _rejects(options: argparse.Namespace, file: BinaryIO) -> Rejects:
+    path = options.rejects or Path("stdin.rejects.csv" if options.file == "-" else f"{options.file}.rejects.csv")
+    try:
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            message = f"{path} is the list itself: name another file with --rejects"
+            raise Unusable(message)
+        return Rejects(path)
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror}; name another file with --rejects"
+        raise Unusable(message) from error
+
+
+def _stores(options: argparse.Namespace, stack: ExitStack) -> tuple[str, str]:
+    variables = {name: os.environ.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
+    if options.data is None and any(variables.values()):
+        settings = Settings.from_env(variables)
+        return settings.database_url, settings.redis_url
+    data = options.data or _venv.ROOT / ".ladder"
+    if options.dry_run and not data.exists():
+        message = f"there is no directory {data} to compare with"
+        raise Unusable(message)
+    pair = stack.enter_context(open_pair(data))
+    return pair.database_url, pair.redis_url
+
+
+def _take_all(users: UserCsv, intake: Intake, rejects: Rejects, result: Result, file: BinaryIO) -> None:
+    status = os.fstat(file.fileno())
+    size = status.st_size if stat.S_ISREG(status.st_mode) else None
+    records = iter(users)
+    with progress("Users", size) as report:
+        while chunk := list(islice(records, CHUNK_LINES)):
+            outcome = take(intake, [record.content for record in chunk if isinstance(record.content, Line)])
+            for record in chunk:
+                reason = record.content if isinstance(record.content, str) else outcome.refused.get(record.number)
+                if reason is not None:
+                    rejects.add(record, reason)
+                    result.refused += 1
+                    result.rejects = str(rejects.path)
+            result.created += outcome.created
+            result.updated += outcome.updated
+            result.unchanged += outcome.unchanged
+            report(file.tell() if size else 0, f"{result.taken + result.refused:,} lines")
+
+
+async def _look_at_board(redis_url: str) -> None:
+    async with redis.connect_feed(redis_url) as client:
+        await Mirror(client).state()
+
+
+async def _wait_for_board(database_url: str, redis_url: str, changed: int) -> None:
+    seconds = _BOARD_SECONDS + changed / _USERS_PER_SECOND
+    try:
+        with progress("Board", None) as report:
+            async with redis.connect_feed(redis_url) as client, asyncio.timeout(seconds):
+                tailer = Tailer(database_url, Mirror(client))
+                await tailer.catch_up(progress=lambda users: report(users, f"{users:,} users"))
+    except (TimeoutError, Unavailable) as error:
+        reason = f"not within {seconds:.0f} s" if isinstance(error, TimeoutError) else str(error)
+        message = f"Everything is in Postgres, but the board does not show all of it yet ({reason})"
+        raise Unavailable(message) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+-- Every statement of a bulk import. Each finds its rows by index: a chunk is small, the table of any size.
+
+-- name: open
+-- What this import has taken so far, so that no user and no name is taken twice; gone with the session.
+CREATE TEMPORARY TABLE taken (line bigint NOT NULL, id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL);
+CREATE INDEX ON taken (id);
+CREATE INDEX ON taken (name);
+
+-- name: has_schema
+-- Whether the database has been migrated.
+SELECT to_regclass('users') IS NOT NULL;
+
+-- name: no_users
+-- In the place of a schema that is not there yet: nobody.
+CREATE TEMPORARY TABLE users (id text COLLATE "C", username text COLLATE "C", rating integer);
+
+-- name: present
+-- The users as an import sees them.
+CREATE TEMPORARY VIEW present AS SELECT id, username, rating FROM users;
+
+-- name: present_dry
+-- The users as a dry run sees them: those it would have changed by now are as gone as their old names.
+CREATE TEMPORARY VIEW present AS
+SELECT id, username, rating FROM users u WHERE NOT EXISTS (SELECT FROM taken WHERE taken.id = u.id);
+
+-- name: any_user
+-- Whether there is a user at all.
+SELECT EXISTS (SELECT FROM users);
+
+-- name: known
+-- Who has one of these ids or lower-case names: users, then what was taken before (with its line).
+SELECT NULL::bigint, id, username, rating FROM present WHERE id = ANY(%(ids)s::text[])
+UNION ALL
+SELECT NULL::bigint, id, username, rating FROM present WHERE lower(username) = ANY(%(names)s::text[])
+UNION ALL
+SELECT line, id, name, NULL FROM taken WHERE id = ANY(%(ids)s::text[])
+UNION ALL
+SELECT line, id, name, NULL FROM taken WHERE name = ANY(%(names)s::text[]);
+
+-- name: hold
+-- Lock users in id order, as the service's own batches do, so that neither can deadlock with the other.
+SELECT FROM users WHERE id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE;
+
+-- name: rate
+-- Set ratings; who has that rating already keeps the version.
+UPDATE users u SET rating = asked.rating
+FROM unnest(%(ids)s::text[], %(ratings)s::int[]) AS asked (id, rating)
+WHERE u.id = asked.id AND u.rating <> asked.rating;
+
+-- name: rename
+-- Set one user's name and rating.
+UPDATE users SET username = %(username)s, rating = %(rating)s
+WHERE id = %(id)s AND (username, rating) IS DISTINCT FROM (%(username)s, %(rating)s);
+
+-- name: create
+-- New users, row by row from the client.
+COPY users (id, username, rating) FROM STDIN;
+
+-- name: note
+-- What a chunk has taken, row by row from the client.
+COPY taken (line, id, name) FROM STDIN;

@@ -1,0 +1,158 @@
+"""
+Reads a list of users: CSV, or gzipped CSV, with the header `id,username,rating`; writes down what was refused of it.
+
+The columns may stand in any order and `id` may be missing. One line is one user; nothing is coerced: a value
+that is not exactly what the service would accept makes its line a refused one. Memory does not grow with the
+list, nor with the length of a line.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zlib
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+
+from service.model import MAX_RATING, MIN_RATING, RESERVED_IDS, USER_ID, USERNAME, UserId
+from service.ranking.bulk import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+MAX_LINE_BYTES = 1000
+"""Far more than the longest line that could be taken."""
+_RATING = re.compile(r"[1-9][0-9]{2,3}\Z")
+_GZIP = b"\x1f\x8b"
+
+
+class BadList(Exception):
+    """The file is no list of users, or cannot be read to its end; the message is one sentence."""
+
+
+class Record(NamedTuple):
+    """A line of the list: its number in the file, its bytes (cut if it is too long), and its user or the reason."""
+
+    number: int
+    raw: bytes
+    content: Line | str
+
+
+class UserCsv:
+    """
+    The lines of a list, in order; iterate once. Empty lines are passed over.
+
+    Raises `BadList` at once for a wrong header, and later if the file breaks off.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = _unpacked(file)
+        self._number = 0
+        self._columns = _header(self._next_line().removeprefix(b"\xef\xbb\xbf"))
+
+    def __iter__(self) -> Iterator[Record]:
+        while raw := self._next_line():
+            line = raw.rstrip(b"\r\n")
+            if line:
+                yield Record(self._number, line, self._parsed(line))
+
+    def _next_line(self) -> bytes:
+        try:
+            line = raw = self._file.readline(MAX_LINE_BYTES)
+            while len(raw) == MAX_LINE_BYTES and not raw.endswith(b"\n"):
+                raw = self._file.readline(MAX_LINE_BYTES)
+        except (OSError, EOFError, zlib.error) as error:
+            message = f"the file cannot be read after line {self._number} ({error})"
+            raise BadList(message) from error
+        self._number += 1
+        return line
+
+    def _parsed(self, raw: bytes) -> Line | str:
+        if len(raw) >= MAX_LINE_BYTES:
+            return f"longer than {MAX_LINE_BYTES} bytes"
+        try:
+            values = _values(raw.decode())
+        except UnicodeDecodeError:
+            return "not UTF-8"
+        if values is None:
+            return "the quotes do not match"
+        if len(values) != len(self._columns):
+            return f"{len(values)} columns instead of {len(self._columns)}"
+        named = dict(zip(self._columns, values, strict=True))
+        return _line(self._number, named.get("id", ""), named["username"], named["rating"])
+
+
+class Rejects:
+    """
+    The file of refused lines, with their numbers and reasons; use as a context manager.
+
+    Made at once, to find out that it cannot be (`OSError`), and removed at the end if nothing was refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._empty = True
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerow(("line", "reason", "text"))
+
+    def add(self, record: Record, reason: str) -> None:
+        """Write a line as it was, except that what cannot be shown is escaped."""
+        text = record.raw.decode(errors="backslashreplace")
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        self._writer.writerow((record.number, reason, shown))
+        self._empty = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        # It may be a device.
+        if self._empty and self.path.is_file():
+            self.path.unlink()
+
+
+def _unpacked(file: BinaryIO) -> BinaryIO:
+    # By its first bytes, not by its name: standard input has none.
+    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", file))
+    if buffered.peek(len(_GZIP))[: len(_GZIP)] == _GZIP:
+        return cast("BinaryIO", io.BufferedReader(gzip.GzipFile(fileobj=buffered)))
+    return cast("BinaryIO", buffered)
+
+
+def _header(raw: bytes) -> list[str]:
+    columns = _values(raw.rstrip(b"\r\n").decode(errors="replace")) or []
+    given = set(columns)
+    if len(columns) != len(given) or not {"username", "rating"} <= given <= {"id", "username", "rating"}:
+        message = f"the first line must be the header id,username,rating (id may be left out), not {raw[:80]!r}"
+        raise BadList(message)
+    return columns
+
+
+def _values(text: str) -> list[str] | None:
+    if '"' not in text:
+        return text.split(",")
+    try:
+        # Strict, and one line at a time: an unclosed quote must not swallow the rest of the list.
+        return next(csv.reader([text], strict=True))
+    except csv.Error:
+        return None
+
+
+def _line(number: int, user_id: str, username: str, rating: str) -> Line | str:
+    if user_id and not USER_ID.match(user_id):
+        return "the id must be 1 to 64 characters of A-Z a-z 0-9 _ . : -"
+    if user_id in RESERVED_IDS:
+        return f"the id {user_id} is reserved"
+    if not USERNAME.match(username):
+        return "the username must be 3 to 32 characters of A-Z a-z 0-9 _ . -"
+    if not (_RATING.match(rating) and MIN_RATING <= int(rating) <= MAX_RATING):
+        return f"the rating must be a whole number from {MIN_RATING} to {MAX_RATING}"
+    return Line(number, UserId(user_id) if user_id else None, username, int(rating))

@@ -1,0 +1,140 @@
+"""What an import does to the users there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from service.model import NewUser, UserId
+from service.ranking.bulk import Line
+from service.store.bulk import _QUERIES, Plan, open_intake
+from tests.store.imports import Totals, Users, reasons, run, store, stored
+
+
+def expected(users: Users, lines: Sequence[Line]) -> tuple[Users, Totals]:
+    """The reference: one line after the other, over a plain dict. A new id is written `new-<line>`."""
+    users, seen_ids, seen_names = dict(users), set(), set()
+    counts = {"created": 0, "updated": 0, "unchanged": 0}
+    refused = set()
+    for line in lines:
+        name = line.username.lower()
+        owner = next((user_id for user_id, (held, _) in users.items() if held.lower() == name), None)
+        user_id = line.id or owner or f"new-{line.number}"
+        if user_id in seen_ids or name in seen_names or owner not in (None, user_id):
+            refused.add(line.number)
+            continue
+        seen_ids.add(user_id)
+        seen_names.add(name)
+        before = users.get(user_id)
+        users[user_id] = (before[0] if before and line.id is None else line.username, line.rating)
+        counts["created" if before is None else "unchanged" if before == users[user_id] else "updated"] += 1
+    return users, Totals(**counts, refused=frozenset(refused))
+
+
+NAMES = ["ann", "Ann", "bob", "BOB", "cid", "dee", "Eve"]
+IDS = st.sampled_from([UserId(letter) for letter in "abcd"])
+RATINGS = st.sampled_from([1000, 1500, 5000])
+LISTS = st.lists(st.tuples(st.none() | IDS, st.sampled_from(NAMES), RATINGS), max_size=14)
+EXISTING = st.dictionaries(IDS, st.tuples(st.sampled_from(NAMES), RATINGS)).filter(
+    lambda users: len({name.lower() for name, _ in users.values()}) == len(users)
+)
+
+
+@pytest.mark.timeout(300)
+@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(existing=EXISTING, rows=LISTS, chunk=st.integers(1, 6))
+def test_an_import_is_its_lines_one_after_the_other(
+    database_url: str, existing: Users, rows: list[tuple[UserId | None, str, int]], chunk: int
+) -> None:
+    """
+    However it is cut, an import ends as if each line had been judged alone; a dry run foretells it and changes
+    nothing; who stays the same keeps the version; and once more changes nothing if nothing was refused.
+    """
+    lines = [Line(number, *row) for number, row in enumerate(rows, start=2)]
+    store(database_url, existing)
+    before = stored(database_url)
+    users, totals = expected(existing, lines)
+
+    assert totals == run(database_url, lines, chunk=chunk, dry_run=True)
+    assert before == stored(database_url)
+
+    assert totals == run(database_url, lines, chunk=chunk)
+    after = stored(database_url)
+    named = {user_id: user for user_id, user in users.items() if not user_id.startswith("new-")}
+    assert named == {user_id: user[:2] for user_id, user in after.items() if user_id in named}
+    assert sorted(users.values()) == sorted(user[:2] for user in after.values())
+    for user_id, user in before.items():
+        assert (after[user_id] == user) == (after[user_id][:2] == user[:2])
+
+    if not totals.refused:
+        assert (0, 0, len(lines), frozenset()) == run(database_url, lines)
+        assert after == stored(database_url)
+
+
+def test_refusals_name_the_other_line_or_user(database_url: str) -> None:
+    """A reason says which earlier line, in whatever chunk, or which user stands in the way."""
+    store(database_url, {"a": ("ann", 1500)})
+    lines = [
+        Line(2, UserId("b"), "bob", 1500),
+        Line(3, UserId("b"), "bobby", 1600),
+        Line(4, None, "Bob", 1600),
+        Line(5, UserId("c"), "ANN", 1600),
+    ]
+
+    assert {
+        3: "line 2 is about the same user",
+        4: "line 2 is about the same user",
+        5: "the username belongs to the user a",
+    } == reasons(database_url, lines)
+    assert {"a": ("ann", 1500), "b": ("bob", 1500)} == {key: user[:2] for key, user in stored(database_url).items()}
+
+
+def test_a_name_that_an_earlier_line_gives_up_is_free(database_url: str) -> None:
+    """A chain of renames is carried out in the order of the lines; the other way round each name is still taken."""
+    chain = [Line(number, UserId(f"u{number}"), f"name-{number + 1}", 1500) for number in range(50, 0, -1)]
+    users = {f"u{number}": (f"name-{number}", 1500) for number in range(1, 51)}
+
+    store(database_url, users)
+    assert Totals(0, 50, 0, frozenset()) == run(database_url, chain)
+    store(database_url, users)
+    assert Totals(0, 1, 0, frozenset(range(1, 50))) == run(database_url, chain[::-1])
+
+
+def test_a_dry_run_needs_no_schema(database_url: str) -> None:
+    """Over a database that was never migrated a dry run says that everybody would be new."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DROP TABLE users")
+    lines = [Line(2, None, "ann", 1500), Line(3, UserId("b"), "bob", 1500), Line(4, None, "Ann", 1600)]
+
+    assert Totals(2, 0, 0, frozenset({4})) == run(database_url, lines, dry_run=True)
+
+
+def test_every_statement_finds_its_rows_by_index(database_url: str) -> None:
+    """No statement of an import reads the whole table, not even while the planner knows nothing about it."""
+    store(database_url, {str(number): (f"name-{number}", 1500) for number in range(1000)})
+    chunk: dict[str, dict[str, object]] = {
+        "known": {"ids": [str(number) for number in range(500)], "names": [f"name-{number}" for number in range(500)]},
+        "hold": {"ids": [str(number) for number in range(500)]},
+        "rate": {"ids": [str(number) for number in range(500)], "ratings": [1600] * 500},
+    }
+    with open_intake(database_url) as intake:
+        for name, parameters in chunk.items():
+            plan = intake._connection.execute("EXPLAIN " + _QUERIES[name], parameters).fetchall()
+
+            assert not [line for (line,) in plan if "Seq Scan" in line]
+
+
+def test_who_was_given_the_rating_meanwhile_is_not_touched(database_url: str) -> None:
+    """A change that somebody else made between the look and the write is not made again: the version stays."""
+    store(database_url, {"a": ("ann", 1500), "b": ("bob", 1500)})
+    before = stored(database_url)
+    plan = Plan(rated=[NewUser(UserId("a"), "ann", 1500)], renamed=[NewUser(UserId("b"), "bob", 1500)])
+    with open_intake(database_url) as intake, intake.transaction():
+        assert 0 == intake.write(plan)
+
+    assert before == stored(database_url)

@@ -1,0 +1,132 @@
+"""A list of users as it is read, line by line, and what is written down of the refused ones."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import pytest
+
+from service.model import UserId
+from service.ranking.bulk import Line
+from service.user_csv import MAX_LINE_BYTES, BadList, Record, Rejects, UserCsv
+
+HEADER = b"id,username,rating\n"
+
+
+def contents(data: bytes) -> list[Line | str]:
+    """What each line of a list turned out to be."""
+    return [record.content for record in UserCsv(io.BytesIO(data))]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEADER + b"7,ann,1500\n,bob,100\n",
+        b"\xef\xbb\xbf" + HEADER + b"7,ann,1500\n,bob,100",
+        HEADER.replace(b"\n", b"\r\n") + b"7,ann,1500\r\n,bob,100\r\n",
+        b'"rating","id","username"\n"1500","7","ann"\n100,,bob\n',
+    ],
+    ids=["plain", "byte order mark", "CRLF", "quotes and another order"],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_list_may_come_as_spreadsheets_and_databases_write_it(data: bytes, pack: type[bytes]) -> None:
+    """Marks, line ends, quotes, the order of the columns and compression make no difference."""
+    assert [Line(2, UserId("7"), "ann", 1500), Line(3, None, "bob", 100)] == contents(pack(data))
+
+
+def test_ids_may_be_left_out() -> None:
+    """Without a column for them nobody has an id."""
+    assert [Line(2, None, "ann", 1500)] == contents(b"username,rating\nann,1500\n")
+
+
+def test_numbers_are_those_of_an_editor() -> None:
+    """Lines count from the header, empty ones too, although these are passed over."""
+    records = list(UserCsv(io.BytesIO(HEADER + b"\n\r\n1,ann,1500\n\n2,bob,no\n")))
+
+    assert [4, 6] == [record.number for record in records]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"1,ann", "2 columns instead of 3"),
+        (b"1,ann,1500,", "4 columns instead of 3"),
+        (b"a b,ann,1500", "the id must be"),
+        (b"x" * 65 + b",ann,1500", "the id must be"),
+        (b"search,ann,1500", "the id search is reserved"),
+        (b"1,an,1500", "the username must be"),
+        (b"1, ann,1500", "the username must be"),
+        (b"1,ann\0,1500", "the username must be"),
+        ("1,änn,1500".encode(), "the username must be"),
+        (b"1,ann,", "the rating must be"),
+        (b"1,ann,99", "the rating must be"),
+        (b"1,ann,5001", "the rating must be"),
+        (b"1,ann,0150", "the rating must be"),
+        (b"1,ann,1500.0", "the rating must be"),
+        (b"1,ann,+1500", "the rating must be"),
+        (b"1,ann,1500 ", "the rating must be"),
+        ("1,ann,\u0661\u0665\u0660\u0660".encode(), "the rating must be"),
+        (b"1,ann,1500\r2,bob,1500", "5 columns instead of 3"),
+        (b"1,\xffnn,1500", "not UTF-8"),
+        (b'1,"ann,1500', "the quotes do not match"),
+        (b'1,"ann"x,1500', "the quotes do not match"),
+        (b"1,ann,1500" + b" " * MAX_LINE_BYTES, "longer than"),
+        (b"1,ann," + b"1" * 10_000_000, "longer than"),
+    ],
+)
+def test_a_bad_line_is_refused_alone(line: bytes, reason: str) -> None:
+    """What the service would not accept is refused with the reason, and the next line is read."""
+    refused, taken = contents(HEADER + line + b"\n2,bob,1500\n")
+
+    assert isinstance(refused, str)
+    assert refused.startswith(reason)
+    assert Line(3, UserId("2"), "bob", 1500) == taken
+
+
+def test_a_long_line_is_not_kept() -> None:
+    """Of a line that is too long, only the beginning is held."""
+    (record,) = UserCsv(io.BytesIO(HEADER + b"1" * 10_000_000))
+
+    assert MAX_LINE_BYTES == len(record.raw)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"", b"\n", b"7,ann,1500\n", b"id,username\n", b"id,name,rating\n", b"username,rating,rating\n", b"a" * 9999],
+)
+def test_another_header_is_no_list(header: bytes) -> None:
+    """A file whose first line is not the header is refused as a whole, and the message says what it should be."""
+    with pytest.raises(BadList, match="header id,username,rating"):
+        UserCsv(io.BytesIO(header))
+
+
+def test_a_broken_archive_is_read_up_to_there() -> None:
+    """A gzip file that breaks off yields its lines, then says after which line it did."""
+    whole = HEADER + b"".join(b"%d,user-%d,1500\n" % (number, number) for number in range(50_000))
+    numbers: list[int] = []
+    with pytest.raises(BadList, match="after line"):
+        numbers.extend(record.number for record in UserCsv(io.BytesIO(gzip.compress(whole)[:-1000])))
+
+    assert len(numbers) > 1000
+
+
+def test_refused_lines_are_written_as_they_were(tmp_path: Path) -> None:
+    """Number, reason and text; what cannot be shown is escaped, so that every one is one line."""
+    with Rejects(tmp_path / "rejects.csv") as rejects:
+        rejects.add(Record(7, b"1,\xff\0\xc3\xa4,1500", ""), "not UTF-8")
+
+    assert 'line,reason,text\n7,not UTF-8,"1,\\xff\\x00ä,1500"\n' == rejects.path.read_text(encoding="utf-8")
+
+
+def test_without_refusals_there_is_no_file(tmp_path: Path) -> None:
+    """One of an earlier import goes away; a device that was named stays."""
+    old = tmp_path / "rejects.csv"
+    old.write_text("old")
+    for path in (old, Path("/dev/null")):
+        with Rejects(path):
+            pass
+
+    assert not old.exists()
+    assert Path("/dev/null").exists()
