@@ -74,7 +74,7 @@ for first = 2, #ARGV, 5 do
         rank = rank_of(score, own_score)
         position = above(board_key, score, encoded) + 1
         if own_score and (tonumber(own_score) > tonumber(score)
-            or (own_score == score and (own_encoded == encoded or precedes(own_encoded, encoded)))) then
+            or (own_score == score and precedes(own_encoded .. "~", encoded))) then
             position = position - 1
         end
     elseif readable and score ~= "-" and outcome[first] ~= "floor" then

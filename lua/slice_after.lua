@@ -13,13 +13,14 @@
 -- Effects      read-only
 -- Why atomic   a write between finding the point and reading the rows would repeat or skip one
 
+-- @include whole
 -- @include ready
 -- @include above
 
 local board_key, state_key = KEYS[1], KEYS[2]
-local source, limit, score, encoded = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local source, limit, score, encoded = ARGV[1], whole(ARGV[2], 1, 1000), ARGV[3], ARGV[4]
 
-if not limit or limit < 1 or limit > 1000 or not string.find(score, "^%d+$") or #score > 15 then
+if #ARGV ~= 4 or not limit or not whole(score, 0, 999999999999999) then
     return redis.error_reply("BADARG slice_after takes a limit of 1..1000 and a whole score")
 end
 

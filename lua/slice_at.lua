@@ -12,12 +12,13 @@
 -- Effects      read-only
 -- Why atomic   the first row's rank would be counted on another board than the rows
 
+-- @include whole
 -- @include ready
 
 local board_key, state_key = KEYS[1], KEYS[2]
-local source, limit, offset = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local source, limit, offset = ARGV[1], whole(ARGV[2], 1, 1000), whole(ARGV[3], 0, 9007199254740991)
 
-if not limit or limit < 1 or limit > 1000 or not offset or offset < 0 or offset > 9007199254740991 then
+if #ARGV ~= 3 or not limit or not offset then
     return redis.error_reply("BADARG slice_at takes a limit of 1..1000 and an offset of 0..2^53-1")
 end
 

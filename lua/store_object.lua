@@ -9,10 +9,12 @@
 -- Effects      writes object, with a time to live
 -- Why atomic   a slow reader's fill would overwrite the object a writer stored in between
 
-local object_key = KEYS[1]
-local version, json, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
+-- @include whole
 
-if #ARGV ~= 3 or not string.find(version, "^%d+$") or #version > 15 or not ttl or ttl < 1 or ttl > 600000 then
+local object_key = KEYS[1]
+local version, json, ttl = ARGV[1], ARGV[2], whole(ARGV[3], 1, 600000)
+
+if #ARGV ~= 3 or not whole(version, 0, 999999999999999) or not ttl then
     return redis.error_reply("BADARG store_object takes a version, the object and a ttl of 1..600000 ms")
 end
 

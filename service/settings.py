@@ -81,7 +81,12 @@ def _is_loopback(host: str) -> bool:
 def _url(*schemes: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         # The value itself may hold a password, so it is never repeated in the message.
-        if urlsplit(text).scheme not in schemes:
+        try:
+            parts = urlsplit(text)
+            known = parts.scheme in schemes and parts.port != 0
+        except ValueError:
+            known = False
+        if not known:
             message = f"must be a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}"
             raise ValueError(message)
         return text

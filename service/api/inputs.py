@@ -131,7 +131,7 @@ def not_reserved(text: str) -> UserId:
 
 
 _ETAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
-_VERSION = re.compile(r"v([0-9]{1,15})(?:-[0-9]+-[0-9]+)?\Z")
+_VERSION = re.compile(r"v([1-9][0-9]{0,14})(?:-[0-9]+-[0-9]+)?\Z")
 
 
 def etags(header: str) -> list[tuple[bool, str]]:

@@ -116,7 +116,12 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
     if status >= 500:
         return from_defect(request, error)
     slug, title = _BY_STATUS.get(status, _BY_STATUS[400])
-    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    headers = {
+        # Whoever answers GET answers HEAD; see Requests.
+        name: value.replace("GET", "GET, HEAD")
+        for name, value in (error.headers or {}).items()
+        if name.lower() == "allow"
+    }
     return _response(status, slug, title, _DETAIL.get(status, title + "."), headers=headers)
 
 

@@ -78,7 +78,7 @@ def rank_headers(answers: Iterable[Answer[Any]]) -> dict[str, str]:
         sources.add(answer.source)
         if answer.lag_ms is not None:
             lags.append(answer.lag_ms)
-    headers = {"Cache-Control": "no-cache", "X-Rank-Source": "postgres" if "postgres" in sources else "redis"}
+    headers = {"Cache-Control": "no-cache", "X-Rank-Source": "redis" if sources == {"redis"} else "postgres"}
     if "redis" in sources:
         headers["X-Mirror-Lag-Ms"] = str(max(lags))
     return headers

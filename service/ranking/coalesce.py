@@ -123,7 +123,8 @@ class Coalescer(Generic[I, R]):
             if call.deadline < now:
                 self._joinable.pop(call.key, None)
                 _fail(call, Overloaded())
-            elif len(batch) < self._max_batch and call.key not in blocked:
+                continue
+            if len(batch) < self._max_batch and call.key not in blocked:
                 self._joinable.pop(call.key, None)
                 batch.append(call)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from contextlib import suppress
 
 import msgspec
 
@@ -36,9 +37,11 @@ class Cursors:
         code, body = raw[:_CODE_BYTES], raw[_CODE_BYTES:]
         # Sealed again and compared as text: base64 has several spellings of the same bytes.
         if hmac.compare_digest(code, self._code(body)):
-            layout, point = _decode(body)
-            if layout == _LAYOUT and self.seal(point) == cursor:
-                return point
+            # A cursor of ours, but of another release, may hold something else.
+            with suppress(msgspec.ValidationError):
+                layout, point = _decode(body)
+                if layout == _LAYOUT and self.seal(point) == cursor:
+                    return point
         raise Invalid(("cursor", "is not a cursor of this leaderboard"))
 
     def _code(self, body: bytes) -> bytes:

@@ -140,8 +140,8 @@ class Mirror:
             )
         except NotReady:
             return None
-        fields = {name.decode(): value.decode() for name, value in held.items()}
         try:
+            fields = {name.decode(): value.decode() for name, value in held.items()}
             now_ms = int(seconds) * 1000 + int(micros) // 1000
             return State(
                 layout=fields["fmt"],

@@ -31,7 +31,7 @@ def decode(raw: bytes | None, version: Version) -> User | None:
         return None
     try:
         return _decode(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

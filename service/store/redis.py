@@ -6,11 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import redis.asyncio
+from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import NotReady, StoreBug, Unavailable
 
@@ -56,7 +54,7 @@ def translated() -> Iterator[None]:
     """Turn redis-py's errors, and those of a broken socket below it, into `Unavailable` or `StoreBug`."""
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (exceptions.RedisError, OSError) as error:
         raise translate(error) from error
     except RuntimeError as error:
         # uvloop's transport raises a bare RuntimeError when redis-py writes to a reset connection.
@@ -66,19 +64,28 @@ def translated() -> Iterator[None]:
         raise
 
 
-# What a healthy server says while it is busy, loading, full, demoted or misconfigured: not our defect.
-_TRANSIENT = (
-    "LOADING", "BUSY", "OOM", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN",
-    "NOAUTH", "NOPERM", "WRONGPASS", "max number of clients",
-)  # fmt: skip
+# What a healthy server says while it is full, demoted, moving or misconfigured: not our defect. redis-py
+# has classes for some of these, without the word that they began with, and leaves the others as they came.
+_TRANSIENT_CLASSES = (
+    exceptions.ConnectionError,  # refused, reset, LOADING, NOAUTH, too many connections
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.NoPermissionError,
+    exceptions.ClusterError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+    exceptions.MasterDownError,
+    OSError,
+)
+_TRANSIENT_WORDS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ", "READONLY ", "LOADING ", "UNBLOCKED ")
 
 
 def translate(error: BaseException) -> Exception:
     """Return our error for one of the driver's."""
-    if isinstance(error, RedisTimeoutError):
-        return Unavailable("Redis did not answer in time")
     text = str(error)
-    if isinstance(error, (RedisConnectionError, OSError)) or any(word in text for word in _TRANSIENT):
+    if isinstance(error, exceptions.TimeoutError):
+        return Unavailable("Redis did not answer in time")
+    if isinstance(error, _TRANSIENT_CLASSES) or text.startswith(_TRANSIENT_WORDS):
         return Unavailable(f"Redis cannot be used now ({type(error).__name__})")
     if text.startswith("WRONGTYPE"):
         return NotReady("a key of ours holds something else")
