@@ -9,14 +9,12 @@ import msgspec
 from litestar import Request, Response, get
 
 import service
-from service.api.users import json
+from service.api.users import FRESH_MS, json
 from service.errors import LadderError, Unavailable
 
 if TYPE_CHECKING:
     from service.ranking.ladder import Ladder
 
-FRESH_MS = 2000
-"""A mirror that lags longer than this is degraded: many tailer cycles have failed."""
 _HEADERS = {"Cache-Control": "no-store"}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from litestar.exceptions import InternalServerException
 
 from service.api.problems import UnsupportedMediaType
 from service.errors import Invalid
@@ -106,7 +107,11 @@ async def body(request: Request[Any, Any, Any], kind: type[B]) -> B:
     charset = parameters.strip().removeprefix("charset=").strip('"')
     if declared.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
         raise UnsupportedMediaType
-    raw = await request.body()
+    try:
+        raw = await request.body()
+    except InternalServerException:
+        # The client went away, or broke off its chunks: the server ended the body with a disconnection.
+        raise Invalid(("body", "ended too early")) from None
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
@@ -134,6 +139,12 @@ _ETAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
 _VERSION = re.compile(r"v([1-9][0-9]{0,14})(?:-[0-9]+-[0-9]+)?\Z")
 
 
+def header_list(request: Request[Any, Any, Any], name: str) -> str | None:
+    """Return a header whose value is a list; several lines of it are one list (RFC 9110 section 5.3)."""
+    lines = request.headers.getall(name, [])
+    return ", ".join(lines).strip() if lines else None
+
+
 def etags(header: str) -> list[tuple[bool, str]]:
     """Return (is weak, tag) of each tag in If-Match or If-None-Match; raises ValueError for another shape."""
     tags, place = [], 0
@@ -153,8 +164,8 @@ def wanted_version(request: Request[Any, Any, Any]) -> Version | None:
 
     Raises `Invalid` for a header that is not a version's tag.
     """
-    header = request.headers.get("if-match")
-    if header is None or header.strip() == "*":
+    header = header_list(request, "if-match")
+    if header is None or header == "*":
         return None
     try:
         tags = etags(header)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from litestar import Request, Response, get, post, put
 
-from service.api.inputs import body, etags, not_reserved, query, some_text, user_id, wanted_version, whole
+from service.api.inputs import body, etags, header_list, not_reserved, query, some_text, user_id, wanted_version, whole
 from service.errors import Invalid
 from service.model import DEFAULT_RATING, MAX_RATING, MIN_RATING, NewUser, UserId, Version, new_user_id
 
@@ -62,6 +62,9 @@ class Found(msgspec.Struct):
     items: list[UserView]
 
 
+FRESH_MS = 2000
+"""A mirror that lags longer is stale, the service degraded: several cycles of the tailer have failed."""
+
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 _encode = msgspec.json.Encoder().encode
 
@@ -81,6 +84,8 @@ def rank_headers(answers: Iterable[Answer[Any]]) -> dict[str, str]:
     headers = {"Cache-Control": "no-cache", "X-Rank-Source": "redis" if sources == {"redis"} else "postgres"}
     if "redis" in sources:
         headers["X-Mirror-Lag-Ms"] = str(max(lags))
+        if max(lags) > FRESH_MS:
+            headers["X-Data-Stale"] = "true"
     return headers
 
 
@@ -121,14 +126,14 @@ async def get_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     view = _view(answer.value.user, answer.value.standing)
     tag = f"v{view.version}-{view.rank}-{view.position}"
     headers = {"ETag": f'"{tag}"', **rank_headers([answer])}
-    known = request.headers.get("if-none-match")
+    known = header_list(request, "if-none-match")
     if known is not None and _matches(known, tag):
         return Response(b"", status_code=304, headers=headers, media_type="application/json")
     return json(view, headers=headers)
 
 
 def _matches(header: str, tag: str) -> bool:
-    if header.strip() == "*":
+    if header == "*":
         return True
     try:
         return any(known == tag for _, known in etags(header))

@@ -9,12 +9,15 @@ holds what is committed. Every verb is a batch underneath; `coalesce` gathers co
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 import structlog
 
-from service.errors import LadderError, NotFound, Unavailable
+from service.errors import LadderError, NotFound, NotReady, Unavailable
 from service.model import (
     Board,
     NewRating,
@@ -34,7 +37,7 @@ from service.ranking.cursor import Cursors
 from service.store.mirror import ANY_SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from service.model import Version
     from service.store.ledger import Ledger
@@ -93,6 +96,7 @@ class Ladder:
         self._ledger = ledger
         self._mirror = mirror
         self._source = source
+        self._failed_at = -math.inf
         self._mirrored = Coalescer(self._ask_mirror, shared=True, max_batch=RANK_IDS)
         self._mirrored_pages = Coalescer(self._ask_mirror_for_pages, shared=True, max_batch=PAGE_WINDOWS)
         self._stored = Coalescer(self._ask_ledger, shared=True, max_batch=RANK_IDS)
@@ -142,6 +146,10 @@ class Ladder:
             return answer, None
         return answer, cursors.seal(Point(rows[-1].rating, rows[-1].username))
 
+    async def warm(self) -> None:
+        """Fetch what pages need from Postgres once, so that they can be served while it is away."""
+        await self._cursors()
+
     async def _cursors(self) -> Cursors:
         # The key never changes, so processes that fetch it at the same time get the same one.
         if self._cursor_key is None:
@@ -182,11 +190,38 @@ class Ladder:
     # A batch asks one store only: look-ups that Redis can answer do not wait for those that Postgres must.
 
     async def _ask_mirror(self, ids: Sequence[UserId]) -> list[tuple[Board, Standing | None, User | None]]:
-        board, held = await self._mirror.users(ids, source=self._source())
+        with self._watched():
+            board, held = await self._mirror.users(ids, source=self._source())
+        self._check_up_to_date(board.lag_ms)
         return [(board, *held.get(user_id, (None, None))) for user_id in ids]
 
     async def _ask_mirror_for_pages(self, windows: Sequence[Window]) -> Sequence[Page]:
-        return await self._mirror.pages(windows, source=self._source())
+        with self._watched():
+            pages = await self._mirror.pages(windows, source=self._source())
+        for page in pages:
+            self._check_up_to_date(page.board.lag_ms)
+        return pages
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except NotReady:
+            raise
+        except Unavailable:
+            self._failed_at = time.monotonic()
+            raise
+
+    def _check_up_to_date(self, lag_ms: int | None) -> None:
+        """
+        Raise `NotReady` until the tailer has brought the mirror up to date after a call to it failed.
+
+        A Redis that comes back may have lost what it had acknowledged, and a put that failed is not in it:
+        both are over when everything was applied at a moment after the failure. Two durations are compared,
+        each measured on one clock: how long ago that moment was for Redis, and the failure for us.
+        """
+        if lag_ms is not None and lag_ms >= (time.monotonic() - self._failed_at) * 1000:
+            raise NotReady
 
     async def _ask_ledger(self, ids: Sequence[UserId]) -> list[User | NotFound]:
         users = await self._ledger.users(ids)
@@ -243,7 +278,12 @@ class Ladder:
         if not rated:
             return []
         try:
-            return await self._mirror.put(rated, source=self._source())
+            lag_ms, placed = await self._mirror.put(rated, source=self._source())
+            self._check_up_to_date(lag_ms)
         except Unavailable as error:
             _log.warning("mirror.put_pending", reason=str(error), writes=len(rated))
-            return [Placed("pending")] * len(rated)
+            placed = [Placed("pending")] * len(rated)
+        if any(item.outcome == "pending" for item in placed):
+            # Whoever wrote through this process reads their write from it: from Postgres until it is mirrored.
+            self._failed_at = time.monotonic()
+        return placed
