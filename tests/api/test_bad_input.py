@@ -20,7 +20,7 @@ from tests.ranking.equality import mirror_board
 from . import hostile
 from .serving import Service, wait_until
 from .shapes import assert_problem, assert_request_id
-from .wire import exchange, exchanges, request
+from .wire import exchange, exchanges, http2_request, received, request
 
 JSON = ("Content-Type", "application/json")
 LIMIT = 64 * 1024
@@ -268,6 +268,17 @@ def test_headers_over_64_kib_are_refused(service: Service, size: int, lines: int
     headers = [(f"X-{number}", b"a" * (size // lines)) for number in range(lines)]
     _refused(service, request("GET", "/users/hostile", headers))
     _refused(service, request("PUT", "/users/hostile/rating", [JSON, *headers], b'{"rating":1501}'))
+
+
+@pytest.mark.parametrize("size", [LIMIT + SLACK, 2_000_000])
+@pytest.mark.parametrize("lines", [1, 30])
+def test_headers_over_64_kib_are_refused_in_http_2_too(service: Service, size: int, lines: int) -> None:
+    """Nobody needs to speak it, but a limit must hold for whoever is spoken to in it."""
+    headers = [(b"x-%d" % number, b"a" * (size // lines)) for number in range(lines)]
+    answer = received(service.settings.port, http2_request(b"/health/live", headers))
+
+    assert b'{"status":"live"}' not in answer
+    assert 200 == service.get("/health/live").status_code
 
 
 def _refused(service: Service, sent: bytes) -> None:

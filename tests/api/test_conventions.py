@@ -186,6 +186,8 @@ def test_allow_names_the_methods_that_are_understood(service: Service, target: s
             assert_problem(answers[method], "method-not-allowed")
     assert ("GET" in refused) == ("HEAD" in refused)
     assert {"TRACE", "PROPFIND", "get"} <= refused
+    told = service.raw(request("OPTIONS", target)).headers["allow"]
+    assert set(methods) - refused == {name.strip() for name in told.split(",")} - {"OPTIONS"}
 
 
 @pytest.mark.parametrize("target", [*READS, "/users/nobody", "/nowhere", "/leaderboard?limit=0", "/users"])
@@ -208,6 +210,17 @@ def test_head_leaves_the_connection_in_order(service: Service) -> None:
     sent = request("HEAD", "/users/known", last=False) + request("HEAD", "/users/nobody")
 
     assert [200, 404] == [answer.status for answer in exchanges(service.settings.port, sent)]
+
+
+def test_an_upgrade_that_is_not_offered_is_passed_over(service: Service) -> None:
+    """There are no web sockets here; the request is answered as if it had not asked for one."""
+    key = [("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]
+    for headers in ([("Upgrade", "websocket"), *key], [("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAARAAAAA")]):
+        head = request("GET", "/users/known", [*headers, ("Connection", "Upgrade")])
+        answer = service.raw(head)
+
+        assert (200, "known") == (answer.status, answer.json()["id"])
+        assert_request_id(answer.headers)
 
 
 # Parameters

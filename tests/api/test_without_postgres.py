@@ -22,6 +22,8 @@ from .wire import request
 
 HANG_SECONDS = 3.5
 """Nothing takes longer than this, with some slack for a busy machine."""
+PROBE_SECONDS = 0.8
+"""How long a probe of readiness may take."""
 STALE_SECONDS = 2.0
 """From this lag on the mirror has missed many cycles of the tailer."""
 
@@ -156,6 +158,15 @@ def test_health_is_degraded_without_postgres(cut: Service) -> None:
     assert health["mirror"]["ready"] is True
     assert 200 == timed(lambda: cut.get("/health/ready")).status_code
     assert 200 == timed(lambda: cut.get("/health/live")).status_code
+
+
+def test_readiness_is_told_at_once(cut: Service) -> None:
+    """Those who probe it wait a second by default: one store that serves is enough, and is not to be waited past."""
+    begun = time.monotonic()
+    answer = cut.get("/health/ready")
+
+    assert 200 == answer.status_code
+    assert time.monotonic() - begun < PROBE_SECONDS
 
 
 @pytest.fixture

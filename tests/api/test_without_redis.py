@@ -231,6 +231,18 @@ def test_postgres_ranks_without_redis(alone: Service) -> None:
     assert {"pending"} == watcher.outcomes
 
 
+@pytest.mark.parametrize("offset", [0, 1000, 2**31, 2**53 - 1])
+@pytest.mark.parametrize("limit", [1, 1000])
+def test_bounds_hold_without_redis(alone: Service, limit: int, offset: int) -> None:
+    """The longest page and the farthest offset, which is beyond the end: the model's rows, and the true total."""
+    answer = alone.get(f"/leaderboard?limit={limit}&offset={offset}")
+    rows = Model(alone).rows()
+
+    assert 200 == answer.status_code
+    assert (rows[offset : offset + limit], len(rows)) == (answer.json()["items"], answer.json()["total"])
+    assert (offset + limit >= len(rows)) == (answer.json()["next_cursor"] is None)
+
+
 def test_writes_are_answered_soon_without_redis(alone: Service) -> None:
     begun = time.monotonic()
     alone.created(fresh_name())

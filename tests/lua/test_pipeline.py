@@ -9,24 +9,15 @@ from redis.exceptions import ResponseError
 
 from service.errors import StoreBug, Unavailable
 from service.store import lua
-from service.store.redis import Client, connect_feed
 
 from .calls import BOARD_STATE, BOARD_USERS_STATE, SOURCE, Row, Scripts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from service.store.redis import Client
 
 ANNA = Row("a", 11, 1500, "anna")
 BERT = Row("b", 12, 1500, "bert")
 CARL = Row("c", 13, 1600, "carl")
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Client]:
-    """The product's own client."""
-    connected = connect_feed(redis_url)
-    yield connected
-    await connected.aclose()
 
 
 def put(*rows: Row) -> lua.Command:

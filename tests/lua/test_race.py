@@ -9,34 +9,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from service.store import lua
-from service.store.redis import connect_feed
 
 from .calls import BOARD_USERS_STATE, SOURCE, Row, Scripts
 from .reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from service.store.redis import Client
 
-CONNECTIONS = 16
 USERS = 8
 VERSIONS = 48
 BYSTANDER = Row("bystander", 1, 1500, "bystander")
 
 
-@pytest.fixture
-async def clients(redis_url: str) -> AsyncIterator[list[Client]]:
-    """As many clients as race, each with its connection open."""
-    opened = [connect_feed(redis_url) for _ in range(CONNECTIONS)]
-    await asyncio.gather(*(client.execute_command("PING") for client in opened))
-    yield opened
-    for client in opened:
-        await client.aclose()
-
-
 async def race(clients: Sequence[Client], commands: Sequence[lua.Command]) -> list[list[Any]]:
     """Make all the calls at the same time, spread over the clients, each client's in turn; returns the replies."""
+    await asyncio.gather(*(client.execute_command("PING") for client in clients))
 
     async def in_turn(number: int) -> list[list[Any]]:
         return [(await lua.pipeline(clients[number], [command]))[0] for command in commands[number :: len(clients)]]
@@ -90,12 +79,12 @@ async def test_of_racing_begins_one_wins(scripts: Scripts, clients: list[Client]
         clients,
         [
             (lua.BEGIN, 3, *BOARD_USERS_STATE, seen, f"epoch{number}", f"token{number}", SOURCE, "700", 0, 1)
-            for number in range(CONNECTIONS)
+            for number in range(len(clients))
         ],
     )
     winner = replies.index([b"ok"])
 
-    assert [[b"epoch"]] * (CONNECTIONS - 1) == replies[:winner] + replies[winner + 1 :]
+    assert [[b"epoch"]] * (len(clients) - 1) == replies[:winner] + replies[winner + 1 :]
     assert (f"epoch{winner}", f"token{winner}") == (scripts.state("epoch"), scripts.state("tok"))
 
 
@@ -111,12 +100,12 @@ async def test_of_racing_pages_one_wins(scripts: Scripts, clients: list[Client])
                 *(lua.PAGE, 3, *BOARD_USERS_STATE, "epoch", token, f"next{number}"),
                 *("800", f"user{number}", "", "", "", *Row(f"user{number}", 1, 1500, f"name{number}").fields()),
             )
-            for number in range(CONNECTIONS)
+            for number in range(len(clients))
         ],
     )
     winner = replies.index([b"ok", 1])
 
-    assert [[b"token"]] * (CONNECTIONS - 1) == replies[:winner] + replies[winner + 1 :]
+    assert [[b"token"]] * (len(clients) - 1) == replies[:winner] + replies[winner + 1 :]
     assert [(f"name{winner}", f"user{winner}", 1500)] == scripts.contents().board
     assert (f"user{winner}", f"next{winner}") == (scripts.state("ci"), scripts.state("tok"))
 
