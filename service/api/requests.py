@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from service.api import problems
+
 Mapping = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping]]
 Send = Callable[[Mapping], Awaitable[None]]
@@ -17,6 +19,10 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application, loosely: the specification's own words are dicts."""
 
 SLOW_SECONDS = 0.5
+MAX_HEAD_BYTES = 64 * 1024
+"""Request line and headers together; the server itself gives up on a little more than that."""
+_PROBLEM = [(b"content-type", problems.MEDIA_TYPE.encode())]
+_TELLS_METHODS = (204, 405)
 _NOWHERE = "/\0"
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
@@ -41,35 +47,58 @@ class Requests:
         request_id = _request_id(scope)
         # A dict of this request's own: a server may hand out the same one for a whole connection.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id.decode()}
+        method, path = scope["method"], scope["path"]
         if _misspelt(scope):
             scope["path"] = _NOWHERE
-        headless = scope["method"] == "HEAD"
+        headless = method == "HEAD"
         if headless:
             scope["method"] = "GET"
-        status, begun = 500, time.perf_counter()
+        status, begun, answered = 500, time.perf_counter(), False
 
         async def tagged(message: Mapping) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
+                answered = True
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                if status in _TELLS_METHODS:
+                    message["headers"] = [_with_head(*header) for header in message["headers"]]
             elif headless and message["type"] == "http.response.body":
                 message["body"] = b""
             await send(message)
 
         try:
-            await self._app(scope, receive, tagged)
+            if _head_bytes(scope) > MAX_HEAD_BYTES:
+                await tagged({"type": "http.response.start", "status": 431, "headers": _PROBLEM})
+                await tagged({"type": "http.response.body", "body": problems.TOO_LARGE_HEAD})
+            else:
+                await self._app(scope, receive, tagged)
+        except Exception:  # noqa: BLE001  it has passed the framework's own handlers: the last chance to answer
+            _log.exception("request.failed", request_id=request_id.decode(), path=path)
+            if not answered:
+                await tagged({"type": "http.response.start", "status": 500, "headers": _PROBLEM})
+                await tagged({"type": "http.response.body", "body": problems.internal(request_id.decode())})
         finally:
             seconds = time.perf_counter() - begun
             write = _log.error if status >= 500 else _log.warning if seconds > SLOW_SECONDS else _log.debug
             write(
                 "request",
                 request_id=request_id.decode(),
-                method=scope["method"],
-                path=scope["path"],
+                method=method,
+                path=path,
                 status=status,
                 ms=round(seconds * 1000, 1),
             )
+
+
+def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    # Whoever answers GET answers HEAD.
+    return name, value.replace(b"GET", b"GET, HEAD") if name.lower() == b"allow" else value
+
+
+def _head_bytes(scope: Mapping) -> int:
+    lines = sum(len(name) + len(value) for name, value in scope["headers"])
+    return lines + len(scope.get("raw_path", b"")) + len(scope["query_string"])
 
 
 def _misspelt(scope: Mapping) -> bool:

@@ -228,7 +228,7 @@ class Ladder:
         if users:
             try:
                 await self._mirror.fill(list(users.values()))
-            except Unavailable as error:
+            except LadderError as error:
                 _log.debug("cache.fill_failed", reason=str(error), users=len(users))
         return [users.get(user_id) or NotFound() for user_id in ids]
 
@@ -280,7 +280,7 @@ class Ladder:
         try:
             lag_ms, placed = await self._mirror.put(rated, source=self._source())
             self._check_up_to_date(lag_ms)
-        except Unavailable as error:
+        except Exception as error:  # noqa: BLE001  committed is committed, whatever the mirror makes of it
             _log.warning("mirror.put_pending", reason=str(error), writes=len(rated))
             placed = [Placed("pending")] * len(rated)
         if any(item.outcome == "pending" for item in placed):
