@@ -15,14 +15,13 @@ from service.api import problems
 Mapping = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping]]
 Send = Callable[[Mapping], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application, loosely: the specification's own words are dicts."""
 
 SLOW_SECONDS = 0.5
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers together; the server itself gives up on a little more than that."""
-_PROBLEM = [(b"content-type", problems.MEDIA_TYPE.encode())]
-_TELLS_METHODS = (204, 405)
 _NOWHERE = "/\0"
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
@@ -47,37 +46,24 @@ class Requests:
         request_id = _request_id(scope)
         # A dict of this request's own: a server may hand out the same one for a whole connection.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id.decode()}
-        method, path = scope["method"], scope["path"]
-        if _misspelt(scope):
-            scope["path"] = _NOWHERE
-        headless = method == "HEAD"
-        if headless:
-            scope["method"] = "GET"
-        status, begun, answered = 500, time.perf_counter(), False
+        method, path, begun = scope["method"], scope["path"], time.perf_counter()
+        status = 0
 
         async def tagged(message: Mapping) -> None:
-            nonlocal status, answered
+            nonlocal status
             if message["type"] == "http.response.start":
-                answered = True
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-                if status in _TELLS_METHODS:
-                    message["headers"] = [_with_head(*header) for header in message["headers"]]
-            elif headless and message["type"] == "http.response.body":
+                message["headers"] = [*_told(status, message["headers"]), (b"x-request-id", request_id)]
+            elif method == "HEAD" and message["type"] == "http.response.body":
                 message["body"] = b""
             await send(message)
 
         try:
-            if _head_bytes(scope) > MAX_HEAD_BYTES:
-                await tagged({"type": "http.response.start", "status": 431, "headers": _PROBLEM})
-                await tagged({"type": "http.response.body", "body": problems.TOO_LARGE_HEAD})
-            else:
-                await self._app(scope, receive, tagged)
+            await self._answer(scope, receive, tagged)
         except Exception:  # noqa: BLE001  it has passed the framework's own handlers: the last chance to answer
             _log.exception("request.failed", request_id=request_id.decode(), path=path)
-            if not answered:
-                await tagged({"type": "http.response.start", "status": 500, "headers": _PROBLEM})
-                await tagged({"type": "http.response.body", "body": problems.internal(request_id.decode())})
+            if not status:
+                await _refuse(tagged, 500, problems.internal(request_id.decode()))
         finally:
             seconds = time.perf_counter() - begun
             write = _log.error if status >= 500 else _log.warning if seconds > SLOW_SECONDS else _log.debug
@@ -90,10 +76,30 @@ class Requests:
                 ms=round(seconds * 1000, 1),
             )
 
+    async def _answer(self, scope: Mapping, receive: Receive, send: Send) -> None:
+        if _head_bytes(scope) > MAX_HEAD_BYTES:
+            await _refuse(send, 431, problems.TOO_LARGE_HEAD)
+            return
+        if _misspelt(scope):
+            scope["path"] = _NOWHERE
+        if scope["method"] == "HEAD":
+            scope["method"] = "GET"
+        await self._app(scope, receive, send)
 
-def _with_head(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+
+async def _refuse(send: Send, status: int, document: bytes) -> None:
+    headers = [(b"content-type", problems.MEDIA_TYPE.encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": document})
+
+
+def _told(status: int, headers: Headers) -> Headers:
     # Whoever answers GET answers HEAD.
-    return name, value.replace(b"GET", b"GET, HEAD") if name.lower() == b"allow" else value
+    if status not in (204, 405):
+        return headers
+    return [
+        (name, value.replace(b"GET", b"GET, HEAD") if name.lower() == b"allow" else value) for name, value in headers
+    ]
 
 
 def _head_bytes(scope: Mapping) -> int:
