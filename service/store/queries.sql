@@ -104,6 +104,14 @@ FROM users_version_seq;
 -- Users by id after `after`, for an empty mirror.
 SELECT id, version, rating, username FROM users WHERE id > %(after)s ORDER BY id LIMIT %(limit)s;
 
+-- name: inspect
+-- What the mirror should hold about these users.
+SELECT id, version, rating, username FROM users WHERE id = ANY(%(ids)s::text[]);
+
+-- name: ids
+-- Ids after `after`, to look for users that the mirror does not know.
+SELECT id FROM users WHERE id > %(after)s ORDER BY id LIMIT %(limit)s;
+
 -- name: changes
 -- What transactions below the horizon committed after (xact, id): users, and tombstones without a rating.
 -- Horizon and rows come from one snapshot: every transaction below it was finished, so nothing that
