@@ -2,10 +2,10 @@
 Full reconciliation: compare every user in the mirror with Postgres and put right what differs, while both
 are in use.
 
-Three loops: what the mirror holds against Postgres; whom Postgres has against the mirror; which members of
-the board nobody vouches for. In each, Redis is read first and Postgres second (see `judge`), and a repair
-replaces exactly what was seen. What looks wrong is looked at again a moment later, so that a write on its way
-from one store to the other is not taken for drift.
+Three loops: whom Postgres has must be in the mirror, and just so; whom the mirror holds must be in Postgres;
+whom the board shows must be in the mirror. They only say who looks wrong. A moment later, when a write that was
+on its way from one store to the other has arrived, those are read again, Redis first and Postgres second (see
+`judge`), and a repair replaces exactly what was seen.
 
 Memory is one batch and what is waiting. After each batch the process sleeps for a share of the time it took:
 the slower the stores answer, because others use them, the longer they are left alone.
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 DUTY = 0.8
 """Share of the time that is spent working, at most: a million users take less than 20 s beside a service."""
-IDS_ROWS = 2000
-"""Ids in one SELECT when looking for missing users."""
-LOOPS = ("users", "ids", "board", "end")
-_BEGINNINGS = {"users": "0", "ids": "", "board": "0", "end": ""}
+PAGES = 20
+"""Of the users' table in one SELECT: some two thousand users."""
+LOOPS = ("rows", "users", "board", "end")
+_BEGINNING = "0"
 _NOTE_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -55,6 +55,7 @@ class Note(msgspec.Struct):
     source: str
     epoch: str
     server: str
+    file: str
     terms: Terms
     loop: str
     place: str
@@ -62,8 +63,8 @@ class Note(msgspec.Struct):
 
     def continues(self, other: Note) -> bool:
         """Whether this run may go on where the other one was."""
-        mine = (self.source, self.epoch, self.server, self.terms)
-        return mine == (other.source, other.epoch, other.server, other.terms)
+        mine = (self.source, self.epoch, self.server, self.file, self.terms)
+        return mine == (other.source, other.epoch, other.server, other.file, other.terms)
 
 
 class Reconcile:
@@ -116,12 +117,12 @@ class Reconcile:
                 grace_seconds=self._grace_seconds,
             )
             self._rested = time.monotonic()
+            if note.loop == "rows":
+                await self._check_rows(note, repairs)
             if note.loop == "users":
                 await self._check_users(note, repairs)
-            if note.loop == "ids":
-                await self._find_missing(note, repairs)
             if note.loop == "board":
-                await self._find_ghosts(note, repairs)
+                await self._check_board(note, repairs)
             await self._finish(note)
         finally:
             self.report.remaining = self.report.found - self.report.repaired - self.report.raced
@@ -153,7 +154,8 @@ class Reconcile:
     async def _begun(self, state: State) -> Note:
         """Return where the last run was if it did not end and can be gone on with, else the beginning."""
         server = await self._inspection.server()
-        note = Note(state.source, state.epoch, server, self._terms, LOOPS[0], _BEGINNINGS[LOOPS[0]], self.report)
+        file, _ = await self._feed.heap()
+        note = Note(state.source, state.epoch, server, file, self._terms, LOOPS[0], _BEGINNING, self.report)
         raw = await self._inspection.note()
         if raw is not None:
             try:
@@ -169,37 +171,43 @@ class Reconcile:
         self.report.miscount = await self._inspection.miscount(epoch=state.epoch)
         return note
 
+    async def _check_rows(self, note: Note, repairs: Repairs) -> None:
+        """Whom Postgres has, the mirror must hold, and just so."""
+        pages = 1
+        while int(note.place) < pages:
+            file, pages = await self._feed.heap()
+            if file != note.file:
+                message = "the table of users was rewritten: the places of its rows mean nothing any more"
+                raise Unavailable(message)
+            first = int(note.place)
+            changes = await self._feed.rows(first, first + PAGES)
+            for change in await self._inspection.differing(changes, epoch=note.epoch):
+                repairs.suspect(change.id, change)
+            self.report.checked += len(changes)
+            await self._step(note, repairs, len(changes), str(first + PAGES))
+        await self._enter("users", note, repairs)
+
     async def _check_users(self, note: Note, repairs: Repairs) -> None:
-        """Whom the mirror holds, Postgres must have, and just so."""
+        """Whom the mirror holds, Postgres must have."""
         at_end = False
         while not at_end:
-            place, entries = await self._inspection.scan_users(note.place, epoch=note.epoch)
-            changes = await self._feed.users(list(entries))
-            for user_id, entry in entries.items():
-                change = changes.get(user_id)
-                if not (entry.is_gone if change is None else entry.shows(change)):
-                    repairs.suspect(user_id, change)
-            self.report.checked += len(changes)
-            at_end = place == "0"
-            await self._step(note, repairs, len(entries), place)
-        await self._enter("ids", note, repairs)
-
-    async def _find_missing(self, note: Note, repairs: Repairs) -> None:
-        """Whom Postgres has, the mirror must know."""
-        while ids := await self._feed.ids_after(note.place, limit=IDS_ROWS):
-            for user_id in await self._inspection.unknown(ids, epoch=note.epoch):
-                repairs.suspect(user_id, None)
-            await self._step(note, repairs, len(ids), ids[-1])
+            place, ids = await self._inspection.scan_users(note.place, epoch=note.epoch)
+            present = await self._feed.present(ids)
+            for user_id in ids:
+                if user_id not in present:
+                    repairs.suspect(user_id, None)
+            at_end = place == _BEGINNING
+            await self._step(note, repairs, len(ids), place)
         await self._enter("board", note, repairs)
 
-    async def _find_ghosts(self, note: Note, repairs: Repairs) -> None:
+    async def _check_board(self, note: Note, repairs: Repairs) -> None:
         """Whom the board shows, some user must be."""
         at_end = False
         while not at_end:
             place, members, suspects = await self._inspection.scan_board(note.place, epoch=note.epoch)
             for member in suspects:
                 repairs.suspect_member(member)
-            at_end = place == "0"
+            at_end = place == _BEGINNING
             await self._step(note, repairs, members, place)
         await self._enter("end", note, repairs)
 
@@ -211,14 +219,14 @@ class Reconcile:
         await repairs.look_again()
         # What is open is known to this process alone: whoever goes on must come across it again. And the place
         # behind the last batch of a scan is the one before the first.
-        if not repairs.open and place != "0" and time.monotonic() - self._noted >= _NOTE_SECONDS:
+        if not repairs.open and place != _BEGINNING and time.monotonic() - self._noted >= _NOTE_SECONDS:
             await self._take(note)
         await asyncio.sleep((time.monotonic() - self._rested) * (1 / self._duty - 1))
         self._rested = time.monotonic()
 
     async def _enter(self, loop: str, note: Note, repairs: Repairs) -> None:
         await repairs.close()
-        note.loop, note.place = loop, _BEGINNINGS[loop]
+        note.loop, note.place = loop, _BEGINNING
         await self._take(note)
         self._done = LOOPS.index(loop) * self._users
         self._rested = time.monotonic()

@@ -87,9 +87,19 @@ class Feed:
         asked = [user_id for user_id in ids if "\0" not in user_id]
         return {row[0]: Change(*row) for row in await self._read("inspect", ids=asked)}
 
-    async def ids_after(self, after: str, *, limit: int) -> list[UserId]:
-        """Return the next ids."""
-        return [row[0] for row in await self._read("ids", after=after, limit=limit)]
+    async def present(self, ids: Sequence[UserId]) -> set[UserId]:
+        """Return which of these users exist now. O(ids * log n)."""
+        asked = [user_id for user_id in ids if "\0" not in user_id]
+        return {row[0] for row in await self._read("present", ids=asked)}
+
+    async def heap(self) -> tuple[str, int]:
+        """Return the identity of the users' file, which changes when the table is rewritten, and its pages."""
+        ((file, pages),) = await self._read("heap")
+        return str(file), int(pages)
+
+    async def rows(self, first: int, last: int) -> list[Change]:
+        """Return the users that lie in the pages from `first` to before `last`."""
+        return [Change(*row) for row in await self._read("rows", first=f"({first},0)", last=f"({last},0)")]
 
     async def changes(self, cursor: Cursor, *, limit: int) -> tuple[list[Change], Cursor, bool]:
         """

@@ -30,7 +30,7 @@ T = TypeVar("T")
 SCAN_COUNT = 500
 """What one scan, and one command about what it found, asks for: about half a millisecond of the server's time."""
 SCANS = 4
-"""Scans in one step: what is asked of Postgres at once."""
+"""Scans in one step: two thousand users, which are asked of Postgres at once."""
 PEEK_IDS = 250
 FIX_ROWS = 100
 GHOST_MEMBERS = 100
@@ -102,29 +102,37 @@ class Inspection:
         (reply,) = await lua.pipeline(self._client, [(lua.PEEK, *self._all_keys, epoch)])
         return int(_accepted(reply)[1])
 
-    async def scan_users(self, place: str, *, epoch: str) -> tuple[str, dict[UserId, Entry]]:
-        """Return some users and the place behind them, "0" at the end; those there all the while are met."""
-        held: dict[bytes, bytes] = {}
-        for _ in range(SCANS):
-            place, found = await self._scan("HSCAN", self._keys.users, place)
-            held.update(found)
-            if place == "0":
-                break
-        members = [value.rpartition(b"|")[2] + b"~" + user_id for user_id, value in held.items()]
+    async def differing(self, changes: Sequence[Change], *, epoch: str) -> list[Change]:
+        """Return those of the users that the mirror does not hold, or not just so. O(users)."""
+        encoded = [encode(change.username or "") for change in changes]
+        ids = [change.id for change in changes]
+        members = [f"{name}{TERMINATOR}{user_id}" for name, user_id in zip(encoded, ids, strict=True)]
+        held = await self._many("HMGET", self._keys.users, ids, epoch=epoch)
         scores = await self._many("ZMSCORE", self._keys.board, members, epoch=epoch)
-        return place, {
-            UserId(user_id.decode(errors="replace")): Entry(value, score)
-            for (user_id, value), score in zip(held.items(), scores, strict=True)
-        }
+        return [
+            change
+            for change, name, value, score in zip(changes, encoded, held, scores, strict=True)
+            if score != change.rating or value != b"%d|%s" % (change.version, name.encode())
+        ]
+
+    async def scan_users(self, place: str, *, epoch: str) -> tuple[str, list[UserId]]:
+        """
+        Return the ids of some users whom the mirror holds, and the place behind them, "0" at the end.
+
+        Whoever is there from the first step to the last is met.
+        """
+        place, found = await self._scan("HSCAN", self._keys.users, place, epoch=epoch)
+        return place, [
+            UserId(user_id.decode(errors="replace"))
+            for fields in found
+            for user_id, held in fields.items()
+            if not held.endswith(b"|")
+        ]
 
     async def scan_board(self, place: str, *, epoch: str) -> tuple[str, int, list[bytes]]:
         """Return the place behind some members, their number, and those that their user does not vouch for."""
-        members: list[bytes] = []
-        for _ in range(SCANS):
-            place, found = await self._scan("ZSCAN", self._keys.board, place)
-            members += (member for member, _ in found)
-            if place == "0":
-                break
+        place, found = await self._scan("ZSCAN", self._keys.board, place, epoch=epoch)
+        members: list[bytes] = [member for pairs in found for member, _ in pairs]
         parts = [member.partition(TERMINATOR.encode()) for member in members]
         held = await self._many("HMGET", self._keys.users, [user_id for _, _, user_id in parts], epoch=epoch)
         suspects = [
@@ -133,11 +141,6 @@ class Inspection:
             if not encoded or value is None or value.partition(b"|")[2] != encoded
         ]
         return place, len(members), suspects
-
-    async def unknown(self, ids: Sequence[UserId], *, epoch: str) -> list[UserId]:
-        """Return those of the ids that the mirror has never heard of. O(ids)."""
-        held = await self._many("HMGET", self._keys.users, ids, epoch=epoch)
-        return [user_id for user_id, value in zip(ids, held, strict=True) if value is None]
 
     async def peek(self, ids: Sequence[UserId], *, epoch: str) -> dict[UserId, Entry]:
         """Return what the mirror holds about these users, each at one instant. O(ids)."""
@@ -189,9 +192,19 @@ class Inspection:
         """Forget it."""
         await lua.pipeline(self._client, [("UNLINK", self._keys.reconcile)])
 
-    async def _scan(self, command: str, key: str, place: str) -> tuple[str, Any]:
-        (reply,) = await lua.pipeline(self._client, [(command, key, place, "COUNT", SCAN_COUNT)])
-        return str(reply[0]), reply[1]
+    async def _scan(self, command: str, key: str, place: str, *, epoch: str) -> tuple[str, list[Any]]:
+        found = []
+        for _ in range(SCANS):
+            reply, held_epoch = await lua.pipeline(
+                self._client, [(command, key, place, "COUNT", SCAN_COUNT), ("HGET", self._keys.state, "epoch")]
+            )
+            if held_epoch != epoch.encode():
+                raise Refused
+            place = str(reply[0])
+            found.append(reply[1])
+            if place == "0":
+                break
+        return place, found
 
     async def _many(self, command: str, key: str, arguments: Sequence[Any], *, epoch: str) -> list[Any]:
         commands: list[lua.Command] = [(command, key, *chunk) for chunk in _chunks(arguments, SCAN_COUNT)]

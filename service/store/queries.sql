@@ -108,9 +108,18 @@ SELECT id, version, rating, username FROM users WHERE id > %(after)s ORDER BY id
 -- What the mirror should hold about these users.
 SELECT id, version, rating, username FROM users WHERE id = ANY(%(ids)s::text[]);
 
--- name: ids
--- Ids after `after`, to look for users that the mirror does not know.
-SELECT id FROM users WHERE id > %(after)s ORDER BY id LIMIT %(limit)s;
+-- name: present
+-- Which of these users there are; from the index alone.
+SELECT id FROM users WHERE id = ANY(%(ids)s::text[]);
+
+-- name: heap
+-- The file of the users, another one after a rewrite of the table, and its pages.
+SELECT pg_relation_filenode('users')::text, pg_relation_size('users') / current_setting('block_size')::int;
+
+-- name: rows
+-- Users by where they lie on disk: ten times faster than by id, and enough for whoever looks at them all. A row
+-- that is updated meanwhile may move behind the walk, but then its update is the tail's to bring.
+SELECT id, version, rating, username FROM users WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid;
 
 -- name: changes
 -- What transactions below the horizon committed after (xact, id): users, and tombstones without a rating.

@@ -16,7 +16,7 @@ from service.ranking.repair import Terms
 from service.settings import Settings
 from service.store import redis as redis_store
 from service.store.feed import Feed
-from service.store.inspection import Entry, Inspection
+from service.store.inspection import Inspection
 from service.store.mirror import Mirror
 
 STATE, BOARD, USERS, NOTE = "{ladder}:state", "{ladder}:board", "{ladder}:users", "{ladder}:reconcile"
@@ -103,7 +103,7 @@ class _Interfering(Inspection):
         self.before("fix")
         return await super().fix(*arguments, **named)
 
-    async def scan_users(self, *arguments: Any, **named: Any) -> tuple[str, dict[UserId, Entry]]:
+    async def scan_users(self, *arguments: Any, **named: Any) -> tuple[str, list[UserId]]:
         self.before("users")
         return await super().scan_users(*arguments, **named)
 
