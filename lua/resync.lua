@@ -1,4 +1,4 @@
--- Summary      The board expects as many members as it has, if nothing was lost or added by hand since the caller looked.
+-- Summary      The board expects as many members as it has, if none was lost or added by hand meanwhile.
 -- KEYS[1]      board: sorted set, score = rating, member = encoded name ~ id; hash tag of the board
 -- KEYS[2]      state: hash; hash tag of the board
 -- ARGV[1]      epoch: the one the caller read
