@@ -172,15 +172,14 @@ class Repairs:
         self._report.raced += len(applied) - sum(applied)
 
     async def _exorcise(self, members: Sequence[bytes]) -> None:
+        members = await self._inspection.strangers(members, epoch=self._epoch)
         names = {member: decode(member.decode(errors="replace")) for member in members}
-        ids = list({user_id for _, user_id in names.values()})
-        entries = await self._inspection.peek(ids, epoch=self._epoch)
-        changes = await self._feed.users(ids)
+        changes = await self._feed.users([user_id for _, user_id in names.values()])
         ghosts = []
         for member, (username, user_id) in names.items():
             change = changes.get(user_id)
             # Whose name it is in Postgres has been counted already, as what is wrong with that user.
-            if not entries[user_id].vouches_for(member) and (change is None or change.username != username):
+            if change is None or change.username != username:
                 ghosts.append(member)
         self._report.count("ghost" for _ in ghosts)
         if ghosts and not self._terms.dry_run:

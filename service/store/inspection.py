@@ -63,11 +63,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         """Whether this says that the user is deleted."""
         return self.held.endswith(b"|")
 
-    def vouches_for(self, member: bytes) -> bool:
-        """Whether a member of the board, which ends with the user's id, is the user's."""
-        encoded = member.partition(TERMINATOR.encode())[0]
-        return encoded != b"" and self.held.partition(b"|")[2] == encoded
-
 
 class Fix(msgspec.Struct, frozen=True):
     """A repair: `change` replaces exactly the version `want`, any older one if that is None."""
@@ -133,14 +128,14 @@ class Inspection:
         """Return the place behind some members, their number, and those that their user does not vouch for."""
         place, found = await self._scan("ZSCAN", self._keys.board, place, epoch=epoch)
         members: list[bytes] = [member for pairs in found for member, _ in pairs]
-        parts = [member.partition(TERMINATOR.encode()) for member in members]
-        held = await self._many("HMGET", self._keys.users, [user_id for _, _, user_id in parts], epoch=epoch)
-        suspects = [
-            member
-            for member, (encoded, _, _), value in zip(members, parts, held, strict=True)
-            if not encoded or value is None or value.partition(b"|")[2] != encoded
-        ]
-        return place, len(members), suspects
+        return place, len(members), await self._unvouched(members, epoch=epoch)
+
+    async def strangers(self, members: Sequence[bytes], *, epoch: str) -> list[bytes]:
+        """Return those of the members that their user does not vouch for and that still are on the board."""
+        # In this order: a member that has just gone is none, and one that has just come is somebody's in Postgres.
+        suspects = await self._unvouched(members, epoch=epoch)
+        scores = await self._many("ZMSCORE", self._keys.board, suspects, epoch=epoch)
+        return [member for member, score in zip(suspects, scores, strict=True) if score is not None]
 
     async def peek(self, ids: Sequence[UserId], *, epoch: str) -> dict[UserId, Entry]:
         """Return what the mirror holds about these users, each at one instant. O(ids)."""
@@ -205,6 +200,15 @@ class Inspection:
             if place == "0":
                 break
         return place, found
+
+    async def _unvouched(self, members: Sequence[bytes], *, epoch: str) -> list[bytes]:
+        parts = [member.partition(TERMINATOR.encode()) for member in members]
+        held = await self._many("HMGET", self._keys.users, [user_id for _, _, user_id in parts], epoch=epoch)
+        return [
+            member
+            for member, (encoded, _, _), value in zip(members, parts, held, strict=True)
+            if not encoded or value is None or value.partition(b"|")[2] != encoded
+        ]
 
     async def _many(self, command: str, key: str, arguments: Sequence[Any], *, epoch: str) -> list[Any]:
         commands: list[lua.Command] = [(command, key, *chunk) for chunk in _chunks(arguments, SCAN_COUNT)]

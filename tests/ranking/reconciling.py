@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import redis
 
-from service.model import UserId
+from service.model import Change, UserId
 from service.order import encode, member
 from service.ranking.drift import DRIFTS, Report
 from service.ranking.reconcile import Reconcile
@@ -102,6 +102,10 @@ class _Interfering(Inspection):
     async def fix(self, *arguments: Any, **named: Any) -> list[bool]:
         self.before("fix")
         return await super().fix(*arguments, **named)
+
+    async def differing(self, *arguments: Any, **named: Any) -> list[Change]:
+        self.before("rows")
+        return await super().differing(*arguments, **named)
 
     async def scan_users(self, *arguments: Any, **named: Any) -> tuple[str, list[UserId]]:
         self.before("users")
