@@ -173,13 +173,14 @@ class Reconcile:
 
     async def _check_rows(self, note: Note, repairs: Repairs) -> None:
         """Whom Postgres has, the mirror must hold, and just so."""
-        pages = 1
-        while int(note.place) < pages:
+        while True:
+            first = int(note.place)
             file, pages = await self._feed.heap()
             if file != note.file:
                 message = "the table of users was rewritten: the places of its rows mean nothing any more"
                 raise Unavailable(message)
-            first = int(note.place)
+            if first >= pages:
+                break
             changes = await self._feed.rows(first, first + PAGES)
             for change in await self._inspection.differing(changes, epoch=note.epoch):
                 repairs.suspect(change.id, change)
