@@ -58,7 +58,7 @@ _FRESH_MS = 5_000
 """A board may lag so far behind and is still called up to date in a dry run."""
 _STUCK_SECONDS = 60
 """So long another process that feeds the board may take to bring it up to date."""
-_NICE = 10
+_NICE = 5
 
 
 def main() -> int:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -28,11 +29,14 @@ from service.store.feed import RECONCILE_LOCK
 from service.store.keys import LAYOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sized
 
+    from service.model import Change, UserId
     from service.store.feed import Feed
     from service.store.inspection import Inspection
     from service.store.mirror import Mirror, State
+
+B = TypeVar("B", bound="Sized")
 
 DUTY = 0.8
 """Share of the time that is spent working, at most: a million users take less than 20 s beside a service."""
@@ -43,6 +47,14 @@ _BEGINNING = "0"
 _NOTE_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
+
+
+class Batch(msgspec.Struct, Generic[B]):
+    """Some of what a loop walks, and the place behind it."""
+
+    items: B
+    next_place: str
+    is_last: bool
 
 
 class LockBusy(Exception):
@@ -117,12 +129,11 @@ class Reconcile:
                 grace_seconds=self._grace_seconds,
             )
             self._rested = time.monotonic()
-            if note.loop == "rows":
-                await self._check_rows(note, repairs)
-            if note.loop == "users":
-                await self._check_users(note, repairs)
-            if note.loop == "board":
-                await self._check_board(note, repairs)
+            checks = {"rows": self._check_rows, "users": self._check_users, "board": self._check_board}
+            for loop, following in pairwise(LOOPS):
+                if note.loop == loop:
+                    await checks[loop](note, repairs)
+                    await self._enter(following, note, repairs)
             await self._finish(note)
         finally:
             self.report.remaining = self.report.found - self.report.repaired - self.report.raced
@@ -173,54 +184,71 @@ class Reconcile:
 
     async def _check_rows(self, note: Note, repairs: Repairs) -> None:
         """Whom Postgres has, the mirror must hold, and just so."""
-        while True:
-            first = int(note.place)
+
+        async def read(place: str) -> Batch[list[Change]]:
+            first = int(place)
             file, pages = await self._feed.heap()
             if file != note.file:
                 message = "the table of users was rewritten: the places of its rows mean nothing any more"
                 raise Unavailable(message)
-            if first >= pages:
-                break
-            changes = await self._feed.rows(first, first + PAGES)
-            for change in await self._inspection.differing(changes, epoch=note.epoch):
+            return Batch(await self._feed.rows(first, first + PAGES), str(first + PAGES), first + PAGES >= pages)
+
+        async for batch in self._batches(note, repairs, read):
+            for change in await self._inspection.differing(batch.items, epoch=note.epoch):
                 repairs.suspect(change.id, change)
-            self.report.checked += len(changes)
-            await self._step(note, repairs, len(changes), str(first + PAGES))
-        await self._enter("users", note, repairs)
+            self.report.checked += len(batch.items)
 
     async def _check_users(self, note: Note, repairs: Repairs) -> None:
         """Whom the mirror holds, Postgres must have."""
-        at_end = False
-        while not at_end:
-            place, ids = await self._inspection.scan_users(note.place, epoch=note.epoch)
-            present = await self._feed.present(ids)
-            for user_id in ids:
+
+        async def read(place: str) -> Batch[list[UserId]]:
+            place, ids = await self._inspection.scan_users(place, epoch=note.epoch)
+            return Batch(ids, place, place == _BEGINNING)
+
+        async for batch in self._batches(note, repairs, read):
+            present = await self._feed.present(batch.items)
+            for user_id in batch.items:
                 if user_id not in present:
                     repairs.suspect(user_id, None)
-            at_end = place == _BEGINNING
-            await self._step(note, repairs, len(ids), place)
-        await self._enter("board", note, repairs)
 
     async def _check_board(self, note: Note, repairs: Repairs) -> None:
         """Whom the board shows, some user must be."""
-        at_end = False
-        while not at_end:
-            place, members, suspects = await self._inspection.scan_board(note.place, epoch=note.epoch)
-            for member in suspects:
-                repairs.suspect_member(member)
-            at_end = place == _BEGINNING
-            await self._step(note, repairs, members, place)
-        await self._enter("end", note, repairs)
 
-    async def _step(self, note: Note, repairs: Repairs, done: int, place: str) -> None:
+        async def read(place: str) -> Batch[list[bytes]]:
+            place, members = await self._inspection.scan_board(place, epoch=note.epoch)
+            return Batch(members, place, place == _BEGINNING)
+
+        async for batch in self._batches(note, repairs, read):
+            for member in await self._inspection.unvouched(batch.items, epoch=note.epoch):
+                repairs.suspect_member(member)
+
+    async def _batches(
+        self, note: Note, repairs: Repairs, read: Callable[[str], Coroutine[None, None, Batch[B]]]
+    ) -> AsyncIterator[Batch[B]]:
+        """Read from the note's place on; while one batch is compared with one store, the other reads the next."""
+        reading = asyncio.create_task(read(note.place))
+        try:
+            is_last = False
+            while not is_last:
+                batch = await reading
+                is_last = batch.is_last
+                if not is_last:
+                    reading = asyncio.create_task(read(batch.next_place))
+                yield batch
+                await self._step(note, repairs, batch)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _step(self, note: Note, repairs: Repairs, batch: Batch[B]) -> None:
         """Decide what is due, note the place, and leave the stores alone for a while."""
-        note.place = place
-        self._done += done
+        note.place = batch.next_place
+        self._done += len(batch.items)
         self._progress(self._done, 3 * self._users)
         await repairs.look_again()
         # What is open is known to this process alone: whoever goes on must come across it again. And the place
         # behind the last batch of a scan is the one before the first.
-        if not repairs.open and place != _BEGINNING and time.monotonic() - self._noted >= _NOTE_SECONDS:
+        if not repairs.open and not batch.is_last and time.monotonic() - self._noted >= _NOTE_SECONDS:
             await self._take(note)
         await asyncio.sleep((time.monotonic() - self._rested) * (1 / self._duty - 1))
         self._rested = time.monotonic()

@@ -124,16 +124,25 @@ class Inspection:
             if not held.endswith(b"|")
         ]
 
-    async def scan_board(self, place: str, *, epoch: str) -> tuple[str, int, list[bytes]]:
-        """Return the place behind some members, their number, and those that their user does not vouch for."""
+    async def scan_board(self, place: str, *, epoch: str) -> tuple[str, list[bytes]]:
+        """Return some members of the board and the place behind them, as `scan_users` does."""
         place, found = await self._scan("ZSCAN", self._keys.board, place, epoch=epoch)
-        members: list[bytes] = [member for pairs in found for member, _ in pairs]
-        return place, len(members), await self._unvouched(members, epoch=epoch)
+        return place, [member for pairs in found for member, _ in pairs]
+
+    async def unvouched(self, members: Sequence[bytes], *, epoch: str) -> list[bytes]:
+        """Return those of the members that their user does not vouch for. O(members)."""
+        parts = [member.partition(TERMINATOR.encode()) for member in members]
+        held = await self._many("HMGET", self._keys.users, [user_id for _, _, user_id in parts], epoch=epoch)
+        return [
+            member
+            for member, (encoded, _, _), value in zip(members, parts, held, strict=True)
+            if not encoded or value is None or value.partition(b"|")[2] != encoded
+        ]
 
     async def strangers(self, members: Sequence[bytes], *, epoch: str) -> list[bytes]:
         """Return those of the members that their user does not vouch for and that still are on the board."""
         # In this order: a member that has just gone is none, and one that has just come is somebody's in Postgres.
-        suspects = await self._unvouched(members, epoch=epoch)
+        suspects = await self.unvouched(members, epoch=epoch)
         scores = await self._many("ZMSCORE", self._keys.board, suspects, epoch=epoch)
         return [member for member, score in zip(suspects, scores, strict=True) if score is not None]
 
@@ -200,15 +209,6 @@ class Inspection:
             if place == "0":
                 break
         return place, found
-
-    async def _unvouched(self, members: Sequence[bytes], *, epoch: str) -> list[bytes]:
-        parts = [member.partition(TERMINATOR.encode()) for member in members]
-        held = await self._many("HMGET", self._keys.users, [user_id for _, _, user_id in parts], epoch=epoch)
-        return [
-            member
-            for member, (encoded, _, _), value in zip(members, parts, held, strict=True)
-            if not encoded or value is None or value.partition(b"|")[2] != encoded
-        ]
 
     async def _many(self, command: str, key: str, arguments: Sequence[Any], *, epoch: str) -> list[Any]:
         commands: list[lua.Command] = [(command, key, *chunk) for chunk in _chunks(arguments, SCAN_COUNT)]

@@ -111,7 +111,7 @@ class _Interfering(Inspection):
         self.before("users")
         return await super().scan_users(*arguments, **named)
 
-    async def scan_board(self, *arguments: Any, **named: Any) -> tuple[str, int, list[bytes]]:
+    async def scan_board(self, *arguments: Any, **named: Any) -> tuple[str, list[bytes]]:
         self.before("board")
         return await super().scan_board(*arguments, **named)
 
