@@ -49,7 +49,7 @@ local news = 0
 for first = 9, #ARGV, 4 do
     -- Read from Postgres after the floor was set: an unknown id is a user, not an echo.
     if row(board_key, users_key, state_key, ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3],
-        true) == "applied" then
+        true, "") == "applied" then
         news = news + 1
     end
 end

@@ -64,7 +64,7 @@ end
 local outcome = {}
 for first = 2, #ARGV, 5 do
     outcome[first] = row(board_key, users_key, state_key, ARGV[first], ARGV[first + 1], ARGV[first + 2],
-        ARGV[first + 3], false)
+        ARGV[first + 3], false, "")
 end
 
 local answer = { "ok", readable and lag or "" }

@@ -1,17 +1,21 @@
 -- The only function that touches a user: the version decides, and the board, the users hash and the
--- expected size `n` change together. Shared by every script that writes.
+-- expected size `n` change together. Shared by every script that writes users.
 --   version, score: decimal strings as they came; score "-" means deleted
 --   bypass: true when Postgres was read after the floor was set, so that an unknown id is news
+--   want: the one version that may be replaced, by any other or by itself (a repair); "" for any older one
 -- Returns "applied"; "same" or "newer" when the mirror already has that or a later version; "floor"
--- when an unknown id is not newer than what a cleared board had seen (it may have been deleted since).
-local function row(board_key, users_key, state_key, id, version, score, encoded, bypass)
+-- when an unknown id is not newer than what a cleared board had seen (it may have been deleted since);
+-- "raced" when the version there is not the wanted one.
+local function row(board_key, users_key, state_key, id, version, score, encoded, bypass, want)
     local held = redis.call("HGET", users_key, id)
-    local held_encoded = ""
-    if held then
-        -- A field that somebody else wrote is older than anything; an error here could come after a write.
-        local digits, name = string.match(held, "^(%d+)|(.*)$")
-        local held_version = tonumber(digits or "-1")
-        held_encoded = name or ""
+    local digits, held_encoded = string.match(held or "", "^(%d+)|(.*)$")
+    -- A field that somebody else wrote is older than anything; an error here could come after a write.
+    local held_version = held and (digits and #digits <= 15 and tonumber(digits) or -1)
+    if want ~= "" then
+        if held_version ~= tonumber(want) then
+            return "raced"
+        end
+    elseif held_version then
         if held_version == tonumber(version) then
             return "same"
         elseif held_version > tonumber(version) then
@@ -21,7 +25,7 @@ local function row(board_key, users_key, state_key, id, version, score, encoded,
         return "floor"
     end
     local grown = 0
-    if held_encoded ~= "" and (score == "-" or held_encoded ~= encoded) then
+    if held_encoded and held_encoded ~= "" and (score == "-" or held_encoded ~= encoded) then
         grown = grown - redis.call("ZREM", board_key, held_encoded .. "~" .. id)
     end
     if score == "-" then

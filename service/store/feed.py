@@ -24,10 +24,14 @@ from service.store.postgres import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Any, Self
 
+    from service.model import UserId
+
 LOCK = 0x4C61_6464_6572_0002  # "Ladder", 2
+RECONCILE_LOCK = 0x4C61_6464_6572_0003
 
 
 class Feed:
@@ -59,10 +63,10 @@ class Feed:
         if self._connection is not None:
             await self._connection.close()
 
-    async def try_lock(self) -> bool:
-        """Become the one that feeds; True if this session is. Held until the session ends."""
+    async def try_lock(self, key: int = LOCK) -> bool:
+        """Become the one that feeds (or, by another key, does that); True if this session is. Held until it ends."""
         # The lock is counted per session: asking again would only need as many unlocks.
-        return bool((await self._read("try_lock", key=LOCK))[0][0])
+        return bool((await self._read("try_lock", key=key))[0][0])
 
     async def source(self) -> str:
         """Return the identity of this database's history; `Unavailable` or `StoreBug` on a standby."""
@@ -76,6 +80,26 @@ class Feed:
     async def users_after(self, after: str, *, limit: int) -> list[Change]:
         """Return the next users by id."""
         return [Change(*row) for row in await self._read("load", after=after, limit=limit)]
+
+    async def users(self, ids: Sequence[UserId]) -> dict[UserId, Change]:
+        """Return those of these users that exist now. O(ids * log n)."""
+        # No text of Postgres' holds a NUL; an id typed into Redis by hand may.
+        asked = [user_id for user_id in ids if "\0" not in user_id]
+        return {row[0]: Change(*row) for row in await self._read("inspect", ids=asked)}
+
+    async def present(self, ids: Sequence[UserId]) -> set[UserId]:
+        """Return which of these users exist now. O(ids * log n)."""
+        asked = [user_id for user_id in ids if "\0" not in user_id]
+        return {row[0] for row in await self._read("present", ids=asked)}
+
+    async def heap(self) -> tuple[str, int]:
+        """Return the identity of the users' file, which changes when the table is rewritten, and its pages."""
+        ((file, pages),) = await self._read("heap")
+        return str(file), int(pages)
+
+    async def rows(self, first: int, last: int) -> list[Change]:
+        """Return the users that lie in the pages from `first` to before `last`."""
+        return [Change(*row) for row in await self._read("rows", first=f"({first},0)", last=f"({last},0)")]
 
     async def changes(self, cursor: Cursor, *, limit: int) -> tuple[list[Change], Cursor, bool]:
         """

@@ -24,11 +24,12 @@ class BoardKeys(msgspec.Struct, frozen=True):
     board: str
     users: str
     state: str
+    reconcile: str
 
     @classmethod
     def of(cls, name: str) -> Self:
         """Return the keys of the board called `name`."""
-        return cls(*(f"{{{name}}}:{part}" for part in ("board", "users", "state")))
+        return cls(*(f"{{{name}}}:{part}" for part in ("board", "users", "state", "reconcile")))
 
 
 def user_object(user_id: UserId) -> str:

@@ -56,7 +56,11 @@ PUT = read("put")
 PAGE = read("page")
 BEGIN = read("begin")
 STORE_OBJECT = read("store_object")
-ALL = (RANK, SLICE_AT, SLICE_AFTER, PUT, PAGE, BEGIN, STORE_OBJECT)
+PEEK = read("peek")
+FIX = read("fix")
+GHOSTS = read("ghosts")
+RESYNC = read("resync")
+ALL = (RANK, SLICE_AT, SLICE_AFTER, PUT, PAGE, BEGIN, STORE_OBJECT, PEEK, FIX, GHOSTS, RESYNC)
 
 Command = tuple[Any, ...]
 """A plain command, or a script followed by its number of keys, keys and arguments."""

@@ -104,6 +104,23 @@ FROM users_version_seq;
 -- Users by id after `after`, for an empty mirror.
 SELECT id, version, rating, username FROM users WHERE id > %(after)s ORDER BY id LIMIT %(limit)s;
 
+-- name: inspect
+-- What the mirror should hold about these users.
+SELECT id, version, rating, username FROM users WHERE id = ANY(%(ids)s::text[]);
+
+-- name: present
+-- Which of these users there are; from the index alone.
+SELECT id FROM users WHERE id = ANY(%(ids)s::text[]);
+
+-- name: heap
+-- The file of the users, another one after a rewrite of the table, and its pages.
+SELECT pg_relation_filenode('users')::text, pg_relation_size('users') / current_setting('block_size')::int;
+
+-- name: rows
+-- Users by where they lie on disk: ten times faster than by id, and enough for whoever looks at them all. A row
+-- that is updated meanwhile may move behind the walk, but then its update is the tail's to bring.
+SELECT id, version, rating, username FROM users WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid;
+
 -- name: changes
 -- What transactions below the horizon committed after (xact, id): users, and tombstones without a rating.
 -- Horizon and rows come from one snapshot: every transaction below it was finished, so nothing that

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import ResponseError
 
-from service.order import encode
+from service.model import UserId
+from service.order import encode, member
 from service.ranking.ladder import RANK_IDS
 from service.store import lua
+from service.store.inspection import FIX_ROWS, GHOST_MEMBERS, PEEK_IDS
 from service.store.mirror import PUT_ROWS
 
 from .calls import BOARD_STATE, BOARD_USERS_STATE, SOURCE, Row, Scripts
@@ -91,6 +93,26 @@ CASES: dict[str, tuple[Script, Callable[[list[Row], int], tuple[Any, ...]]]] = {
                 for row in rows[call::200][:PUT_ROWS]
                 for field in row._replace(version=10**6, rating=(row.rating or 0) + 5).fields()
             ),
+        ),
+    ),
+    "peek": (lua.PEEK, lambda rows, call: ("epoch", *(row.id for row in rows[call::70][:PEEK_IDS]))),
+    "fix": (
+        lua.FIX,
+        lambda rows, call: (
+            "epoch",
+            *(
+                field
+                for row in rows[call::200][:FIX_ROWS]
+                for field in (*row._replace(rating=(row.rating or 0) + 5).fields(), row.version)
+            ),
+        ),
+    ),
+    "ghosts": (
+        lua.GHOSTS,
+        lambda rows, call: (
+            "epoch",
+            *(member(row.name, UserId(row.id)) for row in rows[call::200][: GHOST_MEMBERS // 2]),
+            *(member(f"not-{row.name}", UserId(row.id)) for row in rows[call::200][: GHOST_MEMBERS // 2]),
         ),
     ),
     "rank": (lua.RANK, lambda rows, call: (SOURCE, *(row.id for row in rows[call::70][:RANK_IDS]))),

@@ -10,6 +10,7 @@ import pytest
 
 from service.model import Change, Cursor, Point, Rated, User, UserId, Version, Window
 from service.store import lua
+from service.store.inspection import Fix, Inspection
 from service.store.keys import BoardKeys, user_object
 from service.store.mirror import Feeding, Mirror
 
@@ -73,7 +74,7 @@ async def test_every_call_of_the_mirror_stays_in_one_slot(mirror: Mirror, monkey
         return await send(client, commands)
 
     monkeypatch.setattr(lua, "pipeline", recording)
-    await use_every_verb(mirror)
+    await use_every_verb(mirror, Inspection(mirror._client))
 
     assert {script.name for script in lua.ALL} == set(calls)
     for script in lua.ALL:
@@ -82,8 +83,8 @@ async def test_every_call_of_the_mirror_stays_in_one_slot(mirror: Mirror, monkey
             assert 1 == len({slot(key) for key in keys})
 
 
-async def use_every_verb(mirror: Mirror) -> None:
-    """Call every script through the verbs of the mirror."""
+async def use_every_verb(mirror: Mirror, inspection: Inspection) -> None:
+    """Call every script through the verbs of the mirror and of its inspection."""
     token = await mirror.begin(seen=await mirror.state(), source="here", cursor=Cursor("1"), floor=Version(0))
     state = await mirror.state()
     assert state is not None
@@ -95,3 +96,7 @@ async def use_every_verb(mirror: Mirror) -> None:
     await mirror.users([UserId("a")], source="here")
     await mirror.pages([Window(1), Window(1, after=Point(1500, "anna"))], source="here")
     await mirror.fill([user])
+    await inspection.peek([UserId("a")], epoch=state.epoch)
+    await inspection.fix([Fix(change, Version(1))], epoch=state.epoch)
+    await inspection.remove_ghosts([b"stranger"], epoch=state.epoch)
+    await inspection.resync(0, epoch=state.epoch)

@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""
+Compare the board in Redis with the users in Postgres and repair what differs, while both are in use. Made for cron.
+
+  --full          compare every user and every member of the board (the default)
+  --incremental   bring over what was committed since, as a running service does by itself, and load the board if
+                  there is none
+
+What each kind of drift means and what to do about it is told in docs/operations.md.
+"""
+
+from __future__ import annotations
+
+import _venv
+
+# isort: split
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from service.embedded import EmbeddedError, open_pair
+from service.errors import LadderError, Unavailable
+from service.logs import configure
+from service.progress import progress
+from service.ranking.drift import DRIFTS, Report
+from service.ranking.reconcile import LockBusy, Reconcile
+from service.ranking.repair import NotSafe, Terms
+from service.ranking.tail import Tailer
+from service.settings import Settings, SettingsError
+from service.store import redis
+from service.store.feed import Feed
+from service.store.inspection import Inspection
+from service.store.mirror import Mirror, Refused
+
+_EPILOG = """\
+The stores are those that DATABASE_URL and REDIS_URL name; with --data, or when neither is set, the embedded pair
+over that directory, which is started meanwhile if it does not run.
+
+exit codes:
+  0    in sync, or all drift was repaired
+  1    something failed that should not have
+  2    wrong arguments or variables
+  3    drift was found and not repaired; with --fail-on-drift also if it was
+  4    another reconciliation is running, or another process feeds the board and does not keep up
+  5    a store is unavailable or the board was started anew; the next run goes on where this one ended
+  6    refused, because it could destroy a good board
+  130  interrupted; likewise resumable
+"""
+_OK, _FAILED, _WRONG, _DRIFT, _BUSY, _AWAY, _REFUSED, _INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+_FRESH_MS = 5_000
+"""A board may lag so far behind and is still called up to date in a dry run."""
+_STUCK_SECONDS = 60
+"""So long another process that feeds the board may take to bring it up to date."""
+_NICE = 5
+
+
+def main() -> int:
+    """Reconcile and report; returns the exit code."""
+    options = _options()
+    configure("warning")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    report = Report(mode="incremental" if options.incremental else "full", dry_run=options.dry_run)
+    code = _FAILED
+    try:
+        with ExitStack() as stack:
+            database_url, redis_url = _stores(options, stack)
+            # Whoever serves requests on this machine goes first.
+            os.nice(_NICE)
+            task = _incremental if options.incremental else _full
+            code = asyncio.run(task(options, report, database_url, redis_url))
+    except KeyboardInterrupt:
+        code, report.error = _INTERRUPTED, "Interrupted"
+    except SettingsError as error:
+        code, report.error = _WRONG, str(error)
+    except LockBusy as error:
+        code, report.error = _OK if options.lock_busy_ok else _BUSY, str(error)
+    except Refused:
+        code, report.error = _AWAY, "The board was started anew"
+    except NotSafe as error:
+        code, report.error = _REFUSED, str(error)
+    except (Unavailable, EmbeddedError) as error:
+        code, report.error = _AWAY, str(error)
+    except (LadderError, RuntimeError, OSError) as error:
+        report.error = str(error)
+    report.exit = code
+    report.duration_ms = int((time.monotonic() - began) * 1000)
+    _print(report, as_json=options.json)
+    return code
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="reconcile.py",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--full", action="store_true", help=argparse.SUPPRESS)
+    mode.add_argument("--incremental", action="store_true", help="only bring over what was committed since")
+    parser.add_argument("--dry-run", action="store_true", help="say what is wrong, change nothing")
+    parser.add_argument("--fail-on-drift", action="store_true", help="exit 3 for drift even if it was repaired")
+    parser.add_argument("--force", action="store_true", help="repair however many users would be removed")
+    parser.add_argument("--allow-rewind", action="store_true", help="set users back to older versions of Postgres'")
+    parser.add_argument("--lock-busy-ok", action="store_true", help="exit 0 if another one is running")
+    parser.add_argument("--json", action="store_true", help="print the report as one line of JSON")
+    parser.add_argument("--data", metavar="DIR", type=Path, help="use the embedded pair over this directory (.ladder)")
+    return parser.parse_args()
+
+
+def _stores(options: argparse.Namespace, stack: ExitStack) -> tuple[str, str]:
+    variables = {name: os.environ.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
+    if options.data is None and any(variables.values()):
+        settings = Settings.from_env(variables)
+        return settings.database_url, settings.redis_url
+    data = options.data or _venv.ROOT / ".ladder"
+    if not data.exists():
+        message = f"DATABASE_URL and REDIS_URL are not set, and there is no directory {data}"
+        raise SettingsError(message)
+    pair = stack.enter_context(open_pair(data))
+    return pair.database_url, pair.redis_url
+
+
+async def _full(options: argparse.Namespace, report: Report, database_url: str, redis_url: str) -> int:
+    terms = Terms(options.dry_run, options.force, options.allow_rewind)
+    with progress("Compared", 100) as show:
+        began = time.monotonic()
+
+        def compared(done: int, total: int) -> None:
+            rate = done / (time.monotonic() - began)
+            left = max(total - done, 0) / rate if rate else 0
+            show(100 * done // max(total, done, 1), f"{done:,} of {total:,}, {rate:,.0f}/s, {left:.0f} s left")
+
+        async with redis.connect_feed(redis_url) as client, Feed(database_url) as feed:
+            work = Reconcile(feed, Mirror(client), Inspection(client), terms, progress=compared)
+            try:
+                await work.run()
+            finally:
+                for field in msgspec.structs.fields(Report):
+                    setattr(report, field.name, getattr(work.report, field.name))
+    return _verdict(report, report.found - report.raced + abs(report.miscount), fail=options.fail_on_drift)
+
+
+def _verdict(report: Report, drift: int, *, fail: bool) -> int:
+    left = report.remaining or (report.dry_run and report.miscount)
+    return _DRIFT if left or (fail and drift) else _OK
+
+
+async def _incremental(options: argparse.Namespace, report: Report, database_url: str, redis_url: str) -> int:
+    async with redis.connect_feed(redis_url) as client:
+        mirror = Mirror(client)
+        async with Feed(database_url) as feed:
+            report.src = await feed.source()
+        state = await mirror.state()
+        if state is not None and state.source != report.src and not options.force:
+            message = f"the board mirrors another database ({state.source}) than this one ({report.src})"
+            raise NotSafe(message)
+        if not options.dry_run:
+            await _catch_up(Tailer(database_url, mirror))
+            state = await mirror.state()
+        if state is None:
+            return _DRIFT
+        report.epoch, report.checked, report.lag_ms = state.epoch, state.users, state.lag_ms
+        return _OK if state.ready and state.intact and state.lag_ms <= _FRESH_MS else _DRIFT
+
+
+async def _catch_up(tailer: Tailer) -> None:
+    with progress("Board", None) as show:
+        try:
+            async with asyncio.timeout(_STUCK_SECONDS) as deadline:
+
+                def brought(users: int) -> None:
+                    show(users, f"{users:,} users")
+                    # A load by this process may take as long as it goes on.
+                    if tailer.leading:
+                        deadline.reschedule(asyncio.get_running_loop().time() + _STUCK_SECONDS)
+
+                await tailer.catch_up(progress=brought)
+        except TimeoutError as error:
+            message = f"another process feeds the board and did not bring it up to date in {_STUCK_SECONDS} s"
+            raise LockBusy(message) from error
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    if report.error:
+        print(f"reconcile.py: {report.error.rstrip('.')}.", file=sys.stderr)
+    if as_json:
+        print(msgspec.json.encode(report).decode())
+        return
+    counts = ", ".join(f"{getattr(report, drift):,} {drift}" for drift in DRIFTS if getattr(report, drift))
+    outcome = f"{report.repaired:,} repaired, {report.raced:,} overtaken, {report.remaining:,} left"
+    print(
+        f"{report.checked:,} users, {f'{counts} ({outcome})' if counts else 'no drift'}"
+        f"{f', size off by {report.miscount:,}' if report.miscount else ''}, {report.duration_ms / 1000:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
