@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.model import NewUser, Point, Rated, Row, Standing, User, UserId, Window, new_user_id
+from service.model import NewUser, Page, Point, Rated, Row, Standing, User, UserId, Window, new_user_id
 from service.ranking.cursor import Cursors
 from service.store.feed import Feed
 from service.store.ledger import Ledger
@@ -51,6 +51,7 @@ class Pair:
     async def page(self, window: Window, total: int) -> list[Row]:
         """Return the window's rows, asserted to be the same from both stores."""
         (mirrored,) = await self.mirror.pages([window], source=self.source)
+        assert isinstance(mirrored, Page)
         counted = await self.ledger.page(window)
         assert counted.rows == mirrored.rows
         assert total == counted.board.total == mirrored.board.total
