@@ -20,12 +20,16 @@ Pool = AsyncConnectionPool[Connection]
 
 CONNECT_SECONDS = 2
 ACQUIRE_SECONDS = 1.0
+FALLBACK_ACQUIRE_SECONDS = 0.1
+FALLBACK_CONNECTIONS = 4
 # An acknowledged commit must survive a crash of Postgres, or the mirror would be ahead of it; a paused
 # process must not hold a transaction, and with it the tailer's horizon, for longer than 5 s.
 SESSION_OPTIONS = (
     "-c synchronous_commit=on -c idle_in_transaction_session_timeout=5s -c lock_timeout=2s"
     " -c statement_timeout=5s -c timezone=UTC -c application_name=ladder"
 )
+# Counting a board is the one question that can be dear: better no answer than a Postgres that is busy counting.
+FALLBACK_OPTIONS = f"{SESSION_OPTIONS} -c statement_timeout=500ms"
 
 
 # A host that vanished without closing its connections is noticed within about ten seconds.
@@ -39,7 +43,10 @@ VANISHED: dict[str, Any] = {
 
 class Postgres:
     """
-    Two pools over one database, so that slow reads cannot starve writes of connections.
+    Three pools over one database, so that slow reads cannot starve writes of connections.
+
+    `fallback` is the bulkhead for what the mirror should have answered: few connections, a short wait,
+    short statements, so that a Redis that is away cannot take Postgres with it.
 
     `open` does not wait for a connection: the service starts, and answers from the mirror, while
     Postgres is away. Whoever opens it closes it.
@@ -49,26 +56,41 @@ class Postgres:
         self.database_url = database_url
         self.writes = _pool(database_url, "writes", write_connections)
         self.reads = _pool(database_url, "reads", read_connections)
+        self.fallback = _pool(
+            database_url,
+            "fallback",
+            FALLBACK_CONNECTIONS,
+            acquire_seconds=FALLBACK_ACQUIRE_SECONDS,
+            options=FALLBACK_OPTIONS,
+        )
+        self._pools = (self.writes, self.reads, self.fallback)
 
     async def open(self) -> None:
         """Start connecting in the background."""
-        for pool in (self.writes, self.reads):
+        for pool in self._pools:
             await pool.open(wait=False)
 
     async def close(self) -> None:
         """Close every connection; waits for those in use, 2 s at most."""
-        for pool in (self.writes, self.reads):
+        for pool in self._pools:
             await pool.close(timeout=2)
 
 
-def _pool(database_url: str, name: str, size: int) -> Pool:
+def _pool(
+    database_url: str,
+    name: str,
+    size: int,
+    *,
+    acquire_seconds: float = ACQUIRE_SECONDS,
+    options: str = SESSION_OPTIONS,
+) -> Pool:
     return AsyncConnectionPool(
         database_url,
         connection_class=Connection,
         kwargs={
             "autocommit": True,
             "connect_timeout": CONNECT_SECONDS,
-            "options": SESSION_OPTIONS,
+            "options": options,
             "row_factory": tuple_row,
             **VANISHED,
             "prepare_threshold": 2,
@@ -79,7 +101,7 @@ def _pool(database_url: str, name: str, size: int) -> Pool:
         min_size=1,
         max_size=size,
         max_waiting=1024,
-        timeout=ACQUIRE_SECONDS,
+        timeout=acquire_seconds,
         reconnect_timeout=5,
         name=name,
         open=False,
