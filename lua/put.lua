@@ -5,7 +5,8 @@
 -- ARGV[1]      source: identity of the Postgres that committed the write, "" if the caller does not know
 -- ARGV[2...]   rows, 1..200 of five: id, version (decimal), rating (decimal) or "-" when deleted, encoded
 --              name ("" when deleted), rating before the write ("" when there was none)
--- Returns      {"ok", then per row: outcome, rank, position, rank before the write}. The outcome is
+-- Returns      {"ok", lag in ms or "" when not ready, then per row: outcome, rank, position, rank before the
+--              write}. The outcome is
 --              "applied"; "same" when that version is already there; "newer" when a later one is; "floor"
 --              when an unknown user is older than the board. Ranks are those right after the whole batch,
 --              for the row's own rating even if a newer one won; "" when deleted, refused or not ready.
@@ -52,7 +53,8 @@ local function rank_of(score, own_score)
     return higher + ((own_score and tonumber(own_score) > tonumber(score)) and 0 or 1)
 end
 
-local readable = ready(board_key, state_key, source) == "ok"
+local status, _, lag = ready(board_key, state_key, source)
+local readable = status == "ok"
 local rank_before = {}
 for first = 2, #ARGV, 5 do
     local before = ARGV[first + 4]
@@ -65,7 +67,7 @@ for first = 2, #ARGV, 5 do
         ARGV[first + 3], false)
 end
 
-local answer = { "ok" }
+local answer = { "ok", readable and lag or "" }
 for first = 2, #ARGV, 5 do
     local id, score, encoded = ARGV[first], ARGV[first + 2], ARGV[first + 3]
     local rank, position = "", ""

@@ -7,7 +7,7 @@
 -- ARGV[2]      limit: rows to read, 1..1000
 -- ARGV[3]      score: the point's rating
 -- ARGV[4]      encoded: the point's encoded name; nobody needs to be there any more
--- ARGV[5...]   since: 0..1000 pairs of an id and a version (decimal) that the answer must not be from before
+-- ARGV[5...]   since: 0..10 pairs of an id and a version (decimal) that the answer must not be from before
 -- Returns      {"ok", size, lag in ms, offset, number of users above the first row's rating, then member and
 --              score of each row as one flat list}, {"notready"}, {"source"}, or {"behind"} when one of the
 --              pairs has not reached the board
@@ -25,7 +25,7 @@
 local board_key, state_key, users_key = KEYS[1], KEYS[2], KEYS[3]
 local source, limit, score, encoded = ARGV[1], whole(ARGV[2], 1, 1000), ARGV[3], ARGV[4]
 
-if #ARGV < 4 or #ARGV > 2004 or not limit or not whole(score, 0, 999999999999999) then
+if #ARGV < 4 or #ARGV > 24 or not limit or not whole(score, 0, 999999999999999) then
     return redis.error_reply("BADARG slice_after takes a limit of 1..1000 and a whole score")
 end
 

@@ -6,7 +6,7 @@
 -- ARGV[1]      source: identity of the Postgres the caller sees, "" if it does not know
 -- ARGV[2]      limit: rows to read, 1..1000
 -- ARGV[3]      offset: rows to skip, 0..2^53-1
--- ARGV[4...]   since: 0..1000 pairs of an id and a version (decimal) that the answer must not be from before
+-- ARGV[4...]   since: 0..10 pairs of an id and a version (decimal) that the answer must not be from before
 -- Returns      {"ok", size, lag in ms, offset, number of users above the first row's rating, then member and
 --              score of each row as one flat list}, {"notready"}, {"source"}, or {"behind"} when one of the
 --              pairs has not reached the board
@@ -23,7 +23,7 @@
 local board_key, state_key, users_key = KEYS[1], KEYS[2], KEYS[3]
 local source, limit, offset = ARGV[1], whole(ARGV[2], 1, 1000), whole(ARGV[3], 0, 9007199254740991)
 
-if #ARGV < 3 or #ARGV > 2003 or not limit or not offset then
+if #ARGV < 3 or #ARGV > 23 or not limit or not offset then
     return redis.error_reply("BADARG slice_at takes a limit of 1..1000 and an offset of 0..2^53-1")
 end
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 MAX_BODY_BYTES = 64 * 1024
-_MIGRATE_AGAIN_SECONDS = 1.0
+_PREPARE_AGAIN_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -52,8 +52,7 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
     background: list[asyncio.Task[None]] = []
     try:
         await postgres.open()
-        if settings.migrate_on_start:
-            background.append(asyncio.create_task(_migrate(settings.database_url)))
+        background.append(asyncio.create_task(_prepare(settings, ladder)))
         background.append(asyncio.create_task(tailer.run()))
         yield ladder
     finally:
@@ -66,14 +65,16 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
         await feeding.aclose()
 
 
-async def _migrate(database_url: str) -> None:
-    """Bring the schema up to date as soon as Postgres is there."""
+async def _prepare(settings: Settings, ladder: Ladder) -> None:
+    """Bring the schema up to date as soon as Postgres is there, and fetch what is only there."""
     while True:
         try:
-            await asyncio.to_thread(migrate, database_url)
+            if settings.migrate_on_start:
+                await asyncio.to_thread(migrate, settings.database_url)
+            await ladder.warm()
         except Exception as error:  # noqa: BLE001  whatever it is, the service goes on and it is tried again
-            _log.warning("migrate.failed", reason=str(error))
-            await asyncio.sleep(_MIGRATE_AGAIN_SECONDS)
+            _log.warning("start.waiting", reason=str(error))
+            await asyncio.sleep(_PREPARE_AGAIN_SECONDS)
         else:
             return
 

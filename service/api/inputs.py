@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from litestar.exceptions import InternalServerException
 
 from service.api.problems import UnsupportedMediaType
 from service.errors import Invalid
@@ -107,7 +108,11 @@ async def body(request: Request[Any, Any, Any], kind: type[B]) -> B:
     charset = parameters.strip().removeprefix("charset=").strip('"')
     if declared.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
         raise UnsupportedMediaType
-    raw = await request.body()
+    try:
+        raw = await request.body()
+    except InternalServerException:
+        # The client went away, or broke off its chunks: the server ended the body with a disconnection.
+        raise Invalid(("body", "ended too early")) from None
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
@@ -135,6 +140,12 @@ _ETAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
 _VERSION = re.compile(r"v([1-9][0-9]{0,14})(?:-[0-9]+-[0-9]+)?\Z")
 
 
+def header_list(request: Request[Any, Any, Any], name: str) -> str | None:
+    """Return a header whose value is a list; several lines of it are one list (RFC 9110 section 5.3)."""
+    lines = request.headers.getall(name, [])
+    return ", ".join(lines).strip() if lines else None
+
+
 def etags(header: str) -> list[tuple[bool, str]]:
     """Return (is weak, tag) of each tag in If-Match or If-None-Match; raises ValueError for another shape."""
     tags, place = [], 0
@@ -154,8 +165,8 @@ def wanted_version(request: Request[Any, Any, Any]) -> Version | None:
 
     Raises `Invalid` for a header that is not a version's tag.
     """
-    header = request.headers.get("if-match")
-    if header is None or header.strip() == "*":
+    header = header_list(request, "if-match")
+    if header is None or header == "*":
         return None
     try:
         tags = etags(header)
@@ -183,11 +194,7 @@ def token(text: str) -> Token:
 
 def demand(request: Request[Any, Any, Any]) -> Demand:
     """Return how fresh the request wants its answer to be; raises `Invalid` for a malformed or a second token."""
-    held = request.headers.getall(TOKEN_HEADER, [])
-    directives = {
-        directive.strip().lower()
-        for line in request.headers.getall("cache-control", [])
-        for directive in line.split(",")
-    }
+    held = header_list(request, TOKEN_HEADER)
+    directives = {text.strip().lower() for text in (header_list(request, "cache-control") or "").split(",")}
     # Two tokens are refused: to honour one of them would break the promise of the other.
-    return Demand(token(", ".join(held)) if held else None, no_cache="no-cache" in directives)
+    return Demand(None if held is None else token(held), no_cache="no-cache" in directives)

@@ -17,6 +17,7 @@ ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application, loosely: the specification's own words are dicts."""
 
 SLOW_SECONDS = 0.5
+_NOWHERE = "/\0"
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
 _log = structlog.get_logger(__name__)
@@ -40,6 +41,8 @@ class Requests:
         request_id = _request_id(scope)
         # A dict of this request's own: a server may hand out the same one for a whole connection.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id.decode()}
+        if _misspelt(scope):
+            scope["path"] = _NOWHERE
         headless = scope["method"] == "HEAD"
         if headless:
             scope["method"] = "GET"
@@ -67,6 +70,12 @@ class Requests:
                 status=status,
                 ms=round(seconds * 1000, 1),
             )
+
+
+def _misspelt(scope: Mapping) -> bool:
+    # The router drops such slashes: it would find the user "ada" for the id "/ada", written "%2Fada".
+    path = scope["path"]
+    return "//" in path or (path.endswith("/") and path != "/") or b"%2f" in scope.get("raw_path", b"").lower()
 
 
 def _request_id(scope: Mapping) -> bytes:

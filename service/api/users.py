@@ -14,6 +14,7 @@ from service.api.inputs import (
     body,
     demand,
     etags,
+    header_list,
     not_reserved,
     query,
     some_text,
@@ -141,14 +142,14 @@ async def get_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     view = _view(answer.value.user, answer.value.standing)
     tag = f"v{view.version}-{view.rank}-{view.position}"
     headers = {"ETag": f'"{tag}"', **rank_headers([answer])}
-    known = request.headers.get("if-none-match")
+    known = header_list(request, "if-none-match")
     if known is not None and _matches(known, tag):
         return Response(b"", status_code=304, headers=headers, media_type="application/json")
     return json(view, headers=headers)
 
 
 def _matches(header: str, tag: str) -> bool:
-    if header.strip() == "*":
+    if header == "*":
         return True
     try:
         return any(known == tag for _, known in etags(header))

@@ -23,6 +23,11 @@ class Demand(msgspec.Struct, frozen=True):
         """Whether an answer of a second ago will not do."""
         return self.no_cache or self.token is not None
 
+    @property
+    def since(self) -> tuple[Token, ...]:
+        """The writes that an answer must not be from before."""
+        return () if self.token is None else (self.token,)
+
 
 ANY = Demand()
 """The demand of a reader who says nothing."""

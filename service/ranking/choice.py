@@ -1,31 +1,32 @@
 """
-Which store answers a read. The mirror does, unless it lacks a write that the answer must show, or lags.
+Which store answers a read. The mirror does, unless it lags, or lacks what the answer must show.
 
 | mirror | Postgres up | Postgres down or at its cap |
 |---|---|---|
 | lag up to 2 s | mirror | mirror |
 | lag up to 10 s | mirror, marked stale; Postgres if the reader demands freshness | mirror, marked stale |
 | lag beyond 10 s | Postgres | mirror, marked stale, up to an hour |
-| lacks a write of this process | Postgres | mirror, marked stale |
+| may lack something since a call failed | Postgres | mirror, marked stale |
 | lacks the write of the reader's token | Postgres | refused |
 | not ready, or away | Postgres | refused |
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import msgspec
 
-from service.errors import Behind, Unavailable
+from service.errors import Unavailable
+from service.ranking.breaker import Breaker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from service.model import Board, Token
+    from service.model import Board
     from service.ranking.answers import Answer, Demand
-    from service.ranking.breaker import Breaker
-    from service.ranking.pending import PendingWrites
+    from service.ranking.guarded import GuardedMirror
 
 FRESH_LAG_MS = 2_000
 """What is promised: a mirror that lags longer is degraded, and what it answers is marked."""
@@ -55,62 +56,38 @@ class Mirrored(msgspec.Struct, Generic[M], frozen=True):
 
 
 class Choice:
-    """
-    Decides between a mirror and its ledger, read by read.
+    """Decides between a mirror and its ledger, read by read."""
 
-    `ledger` is the breaker for reads that Postgres is only preferred for: while it fails, a reader who can be
-    served by a mirror that lags does not wait for it first.
-    """
-
-    def __init__(self, pending: PendingWrites, ledger: Breaker) -> None:
-        self._pending = pending
-        self._ledger = ledger
+    def __init__(self, mirror: GuardedMirror, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._mirror = mirror
+        self._clock = clock
+        # For reads that Postgres is only preferred for: while it fails, a reader who can be served by a
+        # mirror that lags does not wait for it first.
+        self._ledger = Breaker("Postgres", clock=clock)
 
     async def read(
-        self,
-        ask: Callable[[tuple[Token, ...]], Awaitable[M]],
-        count: Callable[[], Awaitable[Answer[V]]],
-        *,
-        demand: Demand,
-        own: tuple[Token, ...],
+        self, ask: Callable[[], Awaitable[M]], count: Callable[[], Awaitable[Answer[V]]], *, demand: Demand
     ) -> Mirrored[M] | Answer[V]:
         """
         Answer from the store that the table above names.
 
-        `ask` reads the mirror if that has the writes it is given, and raises `Behind` if not; `count`
-        reads Postgres. `own` are the writes of this process that the reader should see. Raises what
-        `count` raises, when nothing else can answer.
+        `ask` reads the mirror, and raises `Behind` if that lacks the write of the demand's token; `count`
+        reads Postgres. Raises what `count` raises when nothing else can answer.
         """
-        demanded = () if demand.token is None else (demand.token,)
-        found: M | None = None
+        # Before the mirror is asked: taken later, the lag would seem to reach back less far than it does.
+        asked_at = self._clock()
         try:
-            found = await ask((*demanded, *own))
-        except Behind:
-            pass
+            found = await ask()
         except Unavailable:
             return await count()
-        else:
-            self._pending.shown(own)
-            if _lag_ms(found) <= (FRESH_LAG_MS if demand.exact else PREFERRED_LAG_MS):
-                return Mirrored(found, stale=_lag_ms(found) > FRESH_LAG_MS)
-        if _lag_ms(found) > USABLE_LAG_MS or (found is None and not own):
+        lag_ms = found.board.lag_ms or 0
+        doubtful = self._mirror.is_doubtful(lag_ms, asked_at=asked_at)
+        if not doubtful and lag_ms <= (FRESH_LAG_MS if demand.exact else PREFERRED_LAG_MS):
+            return Mirrored(found, stale=lag_ms > FRESH_LAG_MS)
+        if lag_ms > USABLE_LAG_MS:
             return await count()
         try:
-            return await self._preferably(count)
-        except Unavailable:
-            pass
-        if found is None:
-            try:
-                found = await ask(demanded)
-            except Behind:
-                # It is the token's write that is missing: then Postgres is not preferred but needed.
+            with self._ledger.guarding():
                 return await count()
-        return Mirrored(found, stale=True)
-
-    async def _preferably(self, count: Callable[[], Awaitable[Answer[V]]]) -> Answer[V]:
-        with self._ledger.guarding():
-            return await count()
-
-
-def _lag_ms(found: Dated | None) -> int:
-    return 0 if found is None else found.board.lag_ms or 0
+        except Unavailable:
+            return Mirrored(found, stale=True)

@@ -53,17 +53,16 @@ class Fallback:
         for gathered in (self._counted, self._placed, self._pages, self._histograms):
             await gathered.drain()
 
-    async def user(self, user_id: UserId, *, exact: bool, since: float = 0.0) -> Answer[Seen]:
+    async def user(self, user_id: UserId, *, exact: bool) -> Answer[Seen]:
         """
         Return a user and where they stand; raises `NotFound`, `Unavailable`.
 
-        Unless `exact`, a big board answers from a histogram, if that was asked for after `since` (of
-        `time.monotonic`).
+        Unless `exact`, a big board answers from a histogram; one who has changed since then is counted.
         """
         async with self._deadline():
             if not exact:
                 histogram = await self._histograms.newest()
-                if histogram.total > EXACT_USERS and histogram.asked_at >= since:
+                if histogram.total > EXACT_USERS:
                     answer = await self._placed(user_id)
                     if answer is not None:
                         return answer

@@ -6,13 +6,15 @@ The tailer uses the mirror itself: it has the patience, and its calls say nothin
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
-from service.errors import Behind, StoreBug, Unavailable
+from service.errors import Behind, NotReady, StoreBug, Unavailable
 from service.model import Board, Page, Placed, Standing, Token, User, UserId, Window
 from service.ranking.breaker import Breaker
 from service.ranking.deadline import within
@@ -51,16 +53,36 @@ class GuardedMirror:
     Reads raise `Unavailable`: at once while the breaker is open, else after `CALL_SECONDS` at the latest.
     """
 
-    def __init__(self, mirror: Mirror, *, source: Callable[[], str]) -> None:
+    def __init__(
+        self, mirror: Mirror, *, source: Callable[[], str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._mirror = mirror
         self._source = source
+        self._clock = clock
+        self._failed_at = -math.inf
         self.breaker = Breaker("Redis", changed=lambda state: _log.warning("redis.breaker", state=state))
+
+    def is_doubtful(self, lag_ms: int, *, asked_at: float) -> bool:
+        """
+        Whether the mirror may lack something since a call to it failed, when it was asked at `asked_at` and lagged so.
+
+        A Redis that comes back may have lost what it had acknowledged, and a put that failed is not in it:
+        both are over when everything was applied at a moment after the failure. Two durations are compared,
+        each measured on one clock: how long ago that moment was for Redis, and the failure for us.
+        """
+        return lag_ms >= (asked_at - self._failed_at) * 1000
 
     @asynccontextmanager
     async def _calling(self) -> AsyncIterator[None]:
         with self.breaker.guarding():
-            async with within(CALL_SECONDS, Unavailable("Redis did not answer in time")):
-                yield
+            try:
+                async with within(CALL_SECONDS, Unavailable("Redis did not answer in time")):
+                    yield
+            except NotReady:
+                raise
+            except Unavailable:
+                self._failed_at = self._clock()
+                raise
 
     async def users(self, lookups: Sequence[Lookup]) -> list[Sighting | Behind]:
         """Return what the mirror knows of each user; `Behind` where it lacks a write of the look-up's."""
@@ -92,12 +114,25 @@ class GuardedMirror:
             _log.debug("cache.fill_failed", reason=str(error), users=len(users))
 
     async def put(self, rated: Sequence[Rated]) -> Sequence[Placed]:
-        """Carry committed writes over; `pending` for all if Redis does not say what became of them."""
+        """
+        Carry committed writes over; per write what became of it.
+
+        `pending` for all if Redis does not say, or places them on a board that may lack others' writes.
+        """
+        asked_at = self._clock()
         try:
             async with self._calling():
-                return await self._mirror.put(rated, source=self._source())
+                lag_ms, placed = await self._mirror.put(rated, source=self._source())
         except (Unavailable, StoreBug) as error:
             # Whatever Redis said, the writes are committed: an error here would deny them.
             known = isinstance(error, Unavailable) and self.breaker.state != "closed"
             (_log.debug if known else _log.warning)("mirror.put_pending", reason=str(error), writes=len(rated))
-            return [Placed("pending")] * len(rated)
+            lag_ms, placed = None, [Placed("pending")] * len(rated)
+        if any(place.outcome == "pending" for place in placed):
+            # Whoever wrote through this process reads their write from it: from Postgres until it is mirrored.
+            self._failed_at = self._clock()
+        elif lag_ms is not None and self.is_doubtful(lag_ms, asked_at=asked_at):
+            # These are in the mirror, so they give no new reason for doubt: else a steady stream of writes
+            # would keep it alive for ever.
+            placed = [Placed("pending")] * len(rated)
+        return placed

@@ -27,14 +27,13 @@ from service.model import (
     Window,
 )
 from service.ranking.answers import ANY, Answer, Demand, Seen
-from service.ranking.breaker import Breaker, BreakerState
+from service.ranking.breaker import BreakerState
 from service.ranking.choice import Choice
 from service.ranking.coalesce import Coalescer
 from service.ranking.cursor import Cursors
 from service.ranking.deadline import within
 from service.ranking.fallback import Fallback
 from service.ranking.guarded import GuardedMirror, Lookup
-from service.ranking.pending import PendingWrites
 from service.store.mirror import ANY_SOURCE
 
 if TYPE_CHECKING:
@@ -52,7 +51,8 @@ WRITE_ROWS = 100
 """Writes in one transaction, and in the put that follows it."""
 LEDGER_SECONDS = 2.0
 """How long a read waits for a row of Postgres': past a server that has gone silent."""
-PING_SECONDS = 1.0
+PING_SECONDS = 0.5
+"""How long Postgres has to say that it is there: those who probe us wait a second or less."""
 WRITE_SECONDS = 5.0
 """How long a write is waited for. Its outcome is unknown then: it may still be committed."""
 
@@ -87,8 +87,7 @@ class Ladder:
         self._source = source
         self._guarded = GuardedMirror(mirror, source=source)
         self.fallback = Fallback(ledger)
-        self._pending = PendingWrites()
-        self._choice = Choice(self._pending, Breaker("Postgres"))
+        self._choice = Choice(self._guarded)
         self._mirrored = Coalescer(self._guarded.users, shared=True, max_batch=RANK_IDS)
         self._mirrored_pages = Coalescer(self._guarded.pages, shared=True, max_batch=PAGE_WINDOWS)
         self._stored = Coalescer(self._ask_ledger, shared=True, max_batch=RANK_IDS)
@@ -108,10 +107,9 @@ class Ladder:
     async def user(self, user_id: UserId, *, demand: Demand = ANY) -> Answer[Seen]:
         """Return a user and where they stand; raises `NotFound` or `Unavailable`. O(log n)."""
         read = await self._choice.read(
-            lambda since: self._mirrored(Lookup(user_id, since)),
-            lambda: self.fallback.user(user_id, exact=demand.exact, since=self._pending.since(user_id)),
+            lambda: self._mirrored(Lookup(user_id, demand.since)),
+            lambda: self.fallback.user(user_id, exact=demand.exact),
             demand=demand,
-            own=self._pending.of(user_id),
         )
         if isinstance(read, Answer):
             return read
@@ -137,12 +135,10 @@ class Ladder:
         for a cursor that is not ours, and `Unavailable`. O(log n + limit).
         """
         cursors = await self._cursors()
-        window = Window(limit, after=cursors.open(cursor)) if cursor is not None else Window(limit, offset)
+        after = None if cursor is None else cursors.open(cursor)
+        window = Window(limit, offset, after, demand.since)
         read = await self._choice.read(
-            lambda since: self._mirrored_pages(msgspec.structs.replace(window, since=since)),
-            lambda: self.fallback.page(window),
-            demand=demand,
-            own=self._pending.tokens(),
+            lambda: self._mirrored_pages(window), lambda: self.fallback.page(window), demand=demand
         )
         if isinstance(read, Answer):
             answer = read
@@ -152,6 +148,10 @@ class Ladder:
         if not rows or rows[-1].position >= total:
             return answer, None
         return answer, cursors.seal(Point(rows[-1].rating, rows[-1].username))
+
+    async def warm(self) -> None:
+        """Fetch what pages need from Postgres once, so that they can be served while it is away."""
+        await self._cursors()
 
     async def _cursors(self) -> Cursors:
         # The key never changes, so processes that fetch it at the same time get the same one.
@@ -244,12 +244,8 @@ class Ladder:
         is lost, late or refused is harmless: the version decides, and the tailer brings what is missing.
         """
         rated = [outcome for outcome in outcomes if isinstance(outcome, Rated)]
-        placed = await self._guarded.put(rated) if rated else []
-        for outcome, place in zip(rated, placed, strict=True):
-            if place.outcome == "pending":
-                self._pending.add(outcome.user)
-        places = iter(placed)
+        placed = iter(await self._guarded.put(rated) if rated else [])
         return [
-            Written(outcome.user, outcome.previous_rating, next(places)) if isinstance(outcome, Rated) else outcome
+            Written(outcome.user, outcome.previous_rating, next(placed)) if isinstance(outcome, Rated) else outcome
             for outcome in outcomes
         ]

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from service.model import Change, Cursor, Version
-from service.store.postgres import CONNECT_SECONDS, QUERIES, SESSION_OPTIONS, VANISHED, Connection, translated
+from service.store.postgres import (
+    ANSWER_SECONDS,
+    CONNECT_SECONDS,
+    QUERIES,
+    SESSION_OPTIONS,
+    VANISHED,
+    Connection,
+    answering,
+    translated,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -90,5 +99,5 @@ class Feed:
         if self._connection is None:
             message = "a Feed is used inside its context"
             raise RuntimeError(message)
-        with translated():
+        with translated(), answering(self._connection, ANSWER_SECONDS):
             return await (await self._connection.execute(QUERIES[query], parameters)).fetchall()

@@ -111,11 +111,12 @@ class Mirror:
             lua.SLICE_AFTER, *self._slice_keys, source, window.limit, point.rating, encode(point.username), *since
         )  # fmt: skip
 
-    async def put(self, written: Sequence[Rated], *, source: str) -> list[Placed]:
+    async def put(self, written: Sequence[Rated], *, source: str) -> tuple[int | None, list[Placed]]:
         """
         Carry committed writes over, with the users' cached objects; per write what became of it.
 
-        `pending` where the board cannot say now: it is loading, or of another history.
+        `pending` where the board cannot say now: it is loading, or of another history. The first value is
+        how far the board may lag that the ranks were counted on, in ms; None if no rank was.
         """
         commands: list[lua.Command] = []
         for chunk in _chunks(written, PUT_ROWS):
@@ -128,12 +129,14 @@ class Mirror:
         commands += (objects.store(item.user) for item in written)
         replies = await lua.pipeline(self._client, commands)
         placed: list[Placed] = []
+        lags: list[int] = []
         for chunk, reply in zip(_chunks(written, PUT_ROWS), replies[:calls], strict=True):
             if reply[0] == b"ok":
-                placed += (_placed(*reply[first : first + 4]) for first in range(1, len(reply), 4))
+                lags += [reply[1]] if reply[1] != b"" else []
+                placed += (_placed(*reply[first : first + 4]) for first in range(2, len(reply), 4))
             else:
                 placed += (Placed("pending") for _ in chunk)
-        return placed
+        return max(lags, default=None), placed
 
     async def fill(self, users: Sequence[User]) -> None:
         """Cache users that were read from Postgres; an object of a newer version stays."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+import os
+import socket
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -22,6 +25,8 @@ CONNECT_SECONDS = 2
 ACQUIRE_SECONDS = 1.0
 FALLBACK_ACQUIRE_SECONDS = 0.1
 FALLBACK_CONNECTIONS = 4
+ANSWER_SECONDS = 6.0
+"""How long a statement may take, longer than the server's own limit: a server that hangs keeps none."""
 # An acknowledged commit must survive a crash of Postgres, or the mirror would be ahead of it; a paused
 # process must not hold a transaction, and with it the tailer's horizon, for longer than 5 s.
 SESSION_OPTIONS = (
@@ -97,7 +102,7 @@ def _pool(
         },
         # After a restart of Postgres every pooled connection is dead; a write sent on one would end as
         # "outcome unknown" although it never left. One empty query a batch finds out before it counts.
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         min_size=1,
         max_size=size,
         max_waiting=1024,
@@ -108,13 +113,38 @@ def _pool(
     )
 
 
+async def _check(connection: Connection) -> None:
+    with answering(connection, ACQUIRE_SECONDS):
+        await AsyncConnectionPool.check_connection(connection)
+
+
+@contextmanager
+def answering(connection: Connection, seconds: float) -> Iterator[None]:
+    """
+    Hang up the connection if the block takes longer; whoever waits in it gets psycopg's OperationalError.
+
+    Not by cancelling: psycopg would ask the server to cancel the statement and wait for it to have done
+    so, and a server that hangs does neither.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hang_up(connection: Connection) -> None:
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
 @asynccontextmanager
 async def borrowed(pool: Pool, *, writing: bool = False) -> AsyncIterator[Connection]:
     """Lend a connection; inside the block and while waiting for it, driver errors become ours."""
     with translated():
         connection = await pool.getconn()
     try:
-        with translated(writing=writing):
+        with translated(writing=writing), answering(connection, ANSWER_SECONDS):
             yield connection
     finally:
         await pool.putconn(connection)

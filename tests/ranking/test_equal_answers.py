@@ -44,7 +44,7 @@ class Pair:
         created = await self.ledger.create([NewUser(new_user_id(), *row) for row in rows]) if rows else []
         written = [item for item in created if isinstance(item, Rated)]
         assert len(rows) == len(written)
-        placed = await self.mirror.put(written, source=self.source) if written else []
+        _, placed = await self.mirror.put(written, source=self.source) if written else (0, [])
         assert all(item.outcome == "applied" for item in placed)
         return {item.user.id: item.user for item in written}
 

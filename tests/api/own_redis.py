@@ -1,0 +1,102 @@
+"""A Redis or Valkey of a test's own, which it may kill, empty and bring back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from service.embedded import EmbeddedError
+from service.embedded.programs import _valkey_program
+from service.parent_death import spawn
+
+from .serving import wait_until
+
+
+def program() -> Path:
+    """The server's program: that of REDIS_BIN or the wheel, else one that is installed; skips without any."""
+    try:
+        return _valkey_program()
+    except EmbeddedError as error:
+        if "REDIS_BIN" not in os.environ and (found := shutil.which("redis-server") or shutil.which("valkey-server")):
+            return Path(found)
+        pytest.skip(str(error))
+
+
+class OwnRedis:
+    """The server, over a socket and a snapshot in a directory of its own; not running until it is started."""
+
+    def __init__(self, folder: Path) -> None:
+        self._program = program()
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{folder / 'socket'}"
+
+    def start(self) -> None:
+        """Start with what the last snapshot holds, if there is one, unless it runs; answers at the end."""
+        if self._process:
+            return
+        settings = {"port": "0", "unixsocket": "socket", "dir": ".", "save": "", "appendonly": "no", "daemonize": "no"}
+        command = [str(self._program), *(word for name, value in settings.items() for word in (f"--{name}", value))]
+        with (self._folder / "log").open("ab") as log:
+            self._process = spawn(command, death_signal=signal.SIGKILL, cwd=self._folder, output=log)
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self._process
+        assert self._process.poll() is None, (self._folder / "log").read_text()
+        with contextlib.suppress(redis.RedisError), redis.Redis.from_url(self.url) as client:
+            return bool(client.ping())
+        return False
+
+    def save(self) -> None:
+        """Take a snapshot, to start from later."""
+        with redis.Redis.from_url(self.url) as client:
+            client.save()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it hang for the block: connections stay open, and nothing is answered."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def flush(self) -> None:
+        """Empty it while it runs."""
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+    def forget(self) -> None:
+        """Remove the snapshot: the next start is an empty one."""
+        (self._folder / "dump.rdb").unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            (self._folder / "socket").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def own_redis() -> Iterator[OwnRedis]:
+    """A server that has not been started yet, and is gone in the end with all that it kept."""
+    # The system's temporary directory and not the test's: the name of a socket must be short.
+    with tempfile.TemporaryDirectory(prefix="ladder-redis-") as folder:
+        server = OwnRedis(Path(folder))
+        try:
+            yield server
+        finally:
+            server.kill()

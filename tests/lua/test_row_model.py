@@ -1,0 +1,165 @@
+"""The board after any sequence of puts, pages and beginnings, compared with a dict."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from service.order import encode
+
+from .calls import Row, Scripts, rows_of
+from .reference import Reference
+
+USERS = 6
+RATINGS = st.sampled_from([1499, 1500, 1501])
+# Every name is one user's, begins with some and is the beginning of others, of the same user and of others.
+NAMES = [
+    ["a" * length, "a" * (length + USERS), "a" * length + "-", "a" * length + "z"] for length in range(3, 3 + USERS)
+]
+BATCHES = st.lists(st.integers(0, 10_000), min_size=1, max_size=4)
+
+
+class Board(RuleBasedStateMachine):
+    """
+    Commits happen first, each a version of a user; puts and pages carry any of them over at any time.
+
+    So a put may be late, early, repeated or never come; what a deletion or another beginning makes of it
+    is the reference's to say.
+    """
+
+    scripts: Scripts
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits: list[Row] = []
+        self.epochs = 0
+        self.readable = False
+
+    @initialize(loaded=BATCHES)
+    def load(self, loaded: list[int]) -> None:
+        """Every run starts with an empty Redis, and a board that some users have been loaded to."""
+        self.scripts.client.flushdb()
+        self.begin()
+        for user in range(USERS):
+            self.commit(user, 0, 1500)
+        self.page(loaded, ready=True)
+
+    @precondition(lambda self: len(self.commits) > 10 * self.epochs)
+    @rule()
+    def begin(self) -> None:
+        """The board starts anew; all versions given out so far are at or below its floor."""
+        seen, self.epochs = self.scripts.state("epoch"), self.epochs + 1
+        floor = len(self.commits)
+
+        assert ["ok"] == self.scripts.begin(seen=seen, epoch=str(self.epochs), floor=floor)
+
+        self.reference, self.readable = Reference(floor), False
+
+    @rule(user=st.integers(0, USERS - 1), name=st.integers(0, 3), rating=RATINGS | st.none())
+    def commit(self, user: int, name: int, rating: int | None) -> None:
+        """Postgres gives a user a rating and a name, or deletes them; the mirror is not told yet."""
+        spelled = NAMES[user][name] if rating is not None else ""
+        self.commits.append(Row(f"user{user}", len(self.commits) + 1, rating, spelled))
+
+    def chosen(self, numbers: list[int]) -> list[Row]:
+        """Commits of different users, in any order."""
+        picked = (self.commits[-1 - number % len(self.commits)] for number in numbers)
+        return list({row.id: row for row in picked}.values())
+
+    @precondition(lambda self: self.commits)
+    @rule(numbers=BATCHES, before=RATINGS | st.none())
+    def put(self, numbers: list[int], before: int | None) -> None:
+        """Commits are put: outcomes, ranks before and ranks after are the reference's."""
+        rows = self.chosen(numbers)
+        ranks_before = ["" if before is None else self.reference.place(before, "", besides=row.id)[0] for row in rows]
+        outcomes = [self.reference.write(row) for row in rows]
+        expected = []
+        for row, outcome, rank_before in zip(rows, outcomes, ranks_before, strict=True):
+            told = row.rating is not None and outcome != "floor" and self.readable
+            place = self.reference.place(row.rating or 0, row.name, besides=row.id) if told else ("", "")
+            expected.append((outcome, *place, rank_before if self.readable else ""))
+
+        assert ["ok", *expected] == self.scripts.put(*(row._replace(before=before) for row in rows))
+
+    @precondition(lambda self: self.commits)
+    @rule(numbers=BATCHES, ready=st.booleans())
+    def page(self, numbers: list[int], ready: bool) -> None:
+        """Commits come in a page, past the floor, and perhaps make the board readable."""
+        rows = self.chosen(numbers)
+        news = [self.reference.write(row, bypass=True) for row in rows].count("applied")
+        applied = self.scripts.now_ms() if ready else ""
+
+        assert ["ok", news] == self.scripts.page(
+            *rows, epoch=str(self.epochs), applied=applied, ready="1" if ready else ""
+        )
+
+        self.readable = self.readable or ready
+
+    @invariant()
+    def everything_is_as_in_the_reference(self) -> None:
+        """The order of the board, the fence of each user, tombstones included, and the expected size."""
+        found, users = self.scripts.contents(), self.reference.users
+
+        assert self.reference.board() == found.board
+        assert {user_id: f"{row.version}|{encode(row.name)}" for user_id, row in users.items()} == found.users
+        assert str(len(found.board)) == found.state["n"]
+
+    @invariant()
+    def everybody_is_ranked_as_in_the_reference(self) -> None:
+        """Ranks and positions of all ids, those who are not on the board included."""
+        ids = [f"user{user}" for user in range(USERS)]
+        places = {
+            user_id: (
+                str(self.reference.users[user_id].version),
+                str(rating),
+                *self.reference.place(rating, name, besides=user_id),
+            )
+            for name, user_id, rating in self.reference.board()
+        }
+        reply = self.scripts.rank(*ids)
+
+        if self.readable:
+            assert ["ok", len(places)] == reply[:2]
+            assert [places.get(user_id, ("", "", "", "")) for user_id in ids] == reply[3:]
+        else:
+            assert ["notready"] == reply
+
+    @precondition(lambda self: self.readable)
+    @rule(
+        limit=st.integers(1, 3), offset=st.integers(0, USERS), rating=RATINGS, name=st.sampled_from(list(chain(*NAMES)))
+    )
+    def slices(self, limit: int, offset: int, rating: int, name: str) -> None:
+        """Slices after any number of rows and after any point, whoever stood there or not."""
+        board = self.reference.board()
+        behind = [row for row in board if (-row[2], row[0]) > (-rating, name)]
+
+        for reply, rest in (
+            (self.scripts.slice_at(limit, offset), board[offset:]),
+            (self.scripts.slice_after(limit, rating, name), behind),
+        ):
+            assert rest[:limit] == rows_of(reply)
+            assert (self.reference.place(rest[0][2], "", besides="")[0] - 1 if rest else 0) == reply[4]
+        assert len(board) - len(behind) == reply[3]
+
+
+@pytest.mark.timeout(600)  # when it fails, the history is made as short as it can be
+@pytest.mark.parametrize("examples", [300, pytest.param(2000, marks=pytest.mark.slow)])
+def test_the_board_is_the_reference_after_any_history(scripts: Scripts, examples: int) -> None:
+    """Put, late put, page, delete, rename, begin anew: the version decides and nothing else."""
+    # Without the phase that explains a failure: it traces every line, and takes minutes over a socket.
+    phases = [phase for phase in Phase if phase is not Phase.explain]
+    run_state_machine_as_test(
+        type("OverThisRedis", (Board,), {"scripts": scripts}),
+        settings=settings(max_examples=examples, stateful_step_count=30, deadline=None, phases=phases),
+    )

@@ -1,0 +1,114 @@
+"""store_object: a cached user is replaced by a newer one, and by nothing older."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from redis.exceptions import ResponseError
+
+from service.model import User, UserId, Version
+from service.store import lua, objects
+from service.store.keys import user_object
+
+from .calls import Scripts
+
+KEY = user_object(UserId("a"))
+TTL = 60_000
+
+
+def store(scripts: Scripts, version: int | str, json: str, ttl: int | str = TTL) -> list[str]:
+    """Store an object under the one key of these tests."""
+    return scripts.call(lua.STORE_OBJECT, (KEY,), version, json, ttl)
+
+
+def test_an_object_is_stored_with_its_version_for_its_time(scripts: Scripts) -> None:
+    """The value is version|json and goes by itself."""
+    assert ["stored"] == store(scripts, 7, '{"a":"|"}')
+    assert '7|{"a":"|"}' == scripts.client.get(KEY)
+    assert TTL - 5000 < scripts.client.pttl(KEY) <= TTL
+
+
+@pytest.mark.parametrize("version", [8, 10, 70, 10**15 - 1])
+def test_a_newer_object_replaces_an_older_one(scripts: Scripts, version: int) -> None:
+    """Newer as a number: 10 is after 7."""
+    store(scripts, 7, "old")
+
+    assert ["stored"] == store(scripts, version, "new")
+    assert f"{version}|new" == scripts.client.get(KEY)
+
+
+@pytest.mark.parametrize("version", [0, 1, 6, 10**14])
+def test_an_older_object_replaces_nothing(scripts: Scripts, version: int) -> None:
+    """A slow reader's fill finds what a writer stored meanwhile, and neither changes nor prolongs it."""
+    newest = 10**15 - 1 if version > 7 else 7
+    store(scripts, newest, "new", 1000)
+
+    with scripts.unchanged():
+        assert ["newer"] == store(scripts, version, "old")
+
+    assert scripts.client.pttl(KEY) <= 1000
+
+
+def test_the_same_version_starts_the_time_anew(scripts: Scripts) -> None:
+    """The content is equal; who asks for the user again keeps the object."""
+    store(scripts, 7, "same", 1000)
+
+    assert ["stored"] == store(scripts, 7, "same")
+    assert scripts.client.pttl(KEY) > TTL - 5000
+
+
+@pytest.mark.parametrize("held", ["", "|", "7", "x|y", "|7|", "-9|y", "9.5|y", "9" * 16 + "|y", "ä|y"])
+def test_what_is_no_object_is_replaced(scripts: Scripts, held: str) -> None:
+    """Garbage does not keep a user out of the cache until it expires."""
+    scripts.client.set(KEY, held, px=TTL)
+
+    assert ["stored"] == store(scripts, 1, "good")
+    assert "1|good" == scripts.client.get(KEY)
+
+
+@pytest.mark.parametrize(("ttl", "longest"), [(1, 1), (600_000, 600_000)])
+def test_the_time_to_live_has_both_its_limits(scripts: Scripts, ttl: int, longest: int) -> None:
+    """From one millisecond to ten minutes."""
+    assert ["stored"] == store(scripts, 7, "{}", ttl)
+    assert scripts.client.pttl(KEY) <= longest
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param((), id="nothing"),
+        pytest.param(("7", "{}"), id="two arguments"),
+        pytest.param(("7", "{}", "1000", ""), id="four arguments"),
+        *(
+            pytest.param((version, "{}", "1000"), id=f"version {version!r}")
+            for version in ("", "x", "-1", "1.5", "1e3", "7|", "1" * 16)
+        ),
+        *(
+            pytest.param(("7", "{}", ttl), id=f"ttl {ttl!r}")
+            for ttl in ("", "x", "0", "-1", "600001", "1.5", "nan", "inf")
+        ),
+    ],
+)
+def test_a_malformed_call_writes_nothing(scripts: Scripts, arguments: tuple[str, ...]) -> None:
+    """The object that is there stays."""
+    store(scripts, 1, "{}")
+
+    with scripts.unchanged(), pytest.raises(ResponseError, match=r"^BADARG store_object "):
+        scripts.call(lua.STORE_OBJECT, (KEY,), *arguments)
+
+
+def test_users_stored_together_do_not_expire_together(scripts: Scripts) -> None:
+    """Their times spread by a tenth to either side of five minutes, so that no herd comes at once."""
+    now = datetime.now(UTC)
+    users = [User(UserId(f"u{number}"), "name", 1500, Version(1), now, now) for number in range(200)]
+    for user in users:
+        script, keys, key, *arguments = objects.store(user)
+        assert 1 == keys
+        assert ["stored"] == scripts.call(script, (key,), *arguments)
+
+    times = [scripts.client.pttl(user_object(user.id)) for user in users]
+
+    assert all(270_000 - 5000 < time <= 330_000 for time in times)
+    assert max(times) - min(times) > 30_000
+    assert len(set(times)) > 100

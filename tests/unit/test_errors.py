@@ -1,0 +1,235 @@
+"""The error tree, and what the drivers' errors become in it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+from psycopg import errors as postgres_errors
+from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
+from redis._parsers.base import BaseParser
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MaxConnectionsError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service import errors
+from service.errors import (
+    Behind,
+    Invalid,
+    LadderError,
+    NotFound,
+    NotReady,
+    OutcomeUnknown,
+    Overloaded,
+    StoreBug,
+    Unavailable,
+)
+from service.store import postgres, redis
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LadderError)]
+
+
+# The tree
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not Invalid])
+def test_an_error_without_words_says_its_docstring(kind: type[LadderError]) -> None:
+    """The first line, which is a sentence; words of one's own take its place."""
+    message = str(kind())
+
+    assert message == (kind.__doc__ or "").strip().partition("\n")[0]
+    assert message.endswith(".")
+    assert "mine" == str(kind("mine"))
+
+
+def test_invalid_lists_every_problem() -> None:
+    """Field by field, for a person and for a program."""
+    error = Invalid(("rating", "must be a whole number"), ("cursor", "is not ours"))
+
+    assert "rating: must be a whole number; cursor: is not ours" == str(error)
+    assert (("rating", "must be a whole number"), ("cursor", "is not ours")) == error.problems
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    """Every class stands in the picture, one step further in than the class it derives from."""
+    drawn = {
+        line.replace("│", " ").split()[-1 if line.endswith("LadderError") else 1]: len(line) - len(line.lstrip(" │├└─"))
+        for line in (errors.__doc__ or "").splitlines()
+        if "──" in line or line.strip() == "LadderError"
+    }
+
+    assert {kind.__name__ for kind in KINDS} == set(drawn)
+    for kind in KINDS:
+        if kind is not LadderError:
+            assert drawn[kind.__name__] == drawn[kind.__bases__[0].__name__] + 4
+
+
+def test_what_changed_nothing_may_be_retried() -> None:
+    """`Unavailable` says so, so nothing whose outcome is unknown may derive from it."""
+    assert {Overloaded, NotReady, Behind} == {kind for kind in KINDS if issubclass(kind, Unavailable)} - {Unavailable}
+
+
+# psycopg
+
+
+def after_translation(error: Exception, *, writing: bool) -> Exception:
+    """What a caller of the store gets for an error of the driver."""
+    with pytest.raises(Exception) as caught, postgres.translated(writing=writing):  # noqa: PT011  whatever it is
+        raise error
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "reading", "writing"),
+    [
+        # The connection broke: a write may have been committed.
+        (psycopg.OperationalError("server closed the connection unexpectedly"), Unavailable, OutcomeUnknown),
+        (psycopg.InterfaceError("the connection is closed"), Unavailable, OutcomeUnknown),
+        (postgres_errors.ConnectionTimeout("timeout expired"), Unavailable, OutcomeUnknown),
+        # The server was told to go, perhaps after the commit.
+        (postgres_errors.AdminShutdown(), Unavailable, OutcomeUnknown),
+        (postgres_errors.CrashShutdown(), Unavailable, OutcomeUnknown),
+        (postgres_errors.CannotConnectNow(), Unavailable, OutcomeUnknown),
+        (postgres_errors.IdleSessionTimeout(), Unavailable, OutcomeUnknown),
+        # The server refused, and said so: nothing was changed.
+        (postgres_errors.QueryCanceled(), Unavailable, Unavailable),
+        (postgres_errors.LockNotAvailable(), Unavailable, Unavailable),
+        (postgres_errors.DeadlockDetected(), Unavailable, Unavailable),
+        (postgres_errors.SerializationFailure(), Unavailable, Unavailable),
+        (postgres_errors.TooManyConnections(), Unavailable, Unavailable),
+        (postgres_errors.OutOfMemory(), Unavailable, Unavailable),
+        (postgres_errors.DiskFull(), Unavailable, Unavailable),
+        (postgres_errors.ReadOnlySqlTransaction(), Unavailable, Unavailable),
+        # It never came to a statement.
+        (PoolTimeout("no connection"), Unavailable, Unavailable),
+        (PoolClosed("closed"), Unavailable, Unavailable),
+        (TooManyRequests("queue is full"), Unavailable, Unavailable),
+        # Ours to mend.
+        (postgres_errors.SyntaxError(), StoreBug, StoreBug),
+        (postgres_errors.UndefinedTable(), StoreBug, StoreBug),
+        (postgres_errors.InsufficientPrivilege(), StoreBug, StoreBug),
+        (postgres_errors.CheckViolation(), StoreBug, StoreBug),
+        (postgres_errors.NumericValueOutOfRange(), StoreBug, StoreBug),
+        (psycopg.ProgrammingError("the query has 1 placeholder but 2 parameters were passed"), StoreBug, StoreBug),
+        # The statement knows what it means.
+        (postgres_errors.UniqueViolation(), postgres_errors.UniqueViolation, postgres_errors.UniqueViolation),
+    ],
+    ids=lambda case: case.__name__ if isinstance(case, type) else type(case).__name__,
+)
+def test_an_error_of_postgres_becomes_ours(
+    error: Exception, reading: type[Exception], writing: type[Exception]
+) -> None:
+    """Whether the outcome is known depends on whether something was being written."""
+    assert reading is type(after_translation(error, writing=False))
+    assert writing is type(after_translation(error, writing=True))
+
+
+@pytest.mark.parametrize("error", [NotFound(), KeyError("x"), asyncio.CancelledError()])
+def test_what_is_not_the_drivers_passes_postgres(error: BaseException) -> None:
+    """Our own errors, defects and cancellation are left alone."""
+    with pytest.raises(type(error)) as caught, postgres.translated(writing=True):
+        raise error
+
+    assert error is caught.value
+
+
+def test_the_cause_is_kept_and_not_told() -> None:
+    """The log shows the driver's error; the message, which may reach a client, does not."""
+    error = psycopg.OperationalError('connection to server at "10.0.0.7" failed: password authentication failed')
+    ours = after_translation(error, writing=False)
+
+    assert error is ours.__cause__
+    assert "10.0.0.7" not in str(ours)
+    assert "10.0.0.7" not in str(after_translation(error, writing=True))
+
+
+# redis-py
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "LOADING Redis is loading the dataset in memory",
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "OOM command not allowed when used memory > 'maxmemory'. script: 5f0e8, on @user_script:46.",
+        "READONLY You can't write against a read only replica.",
+        "READONLY You can't write against a read only replica. script: 5f0e8, on @user_script:46.",
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "NOREPLICAS Not enough good replicas to write.",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "CLUSTERDOWN The cluster is down",
+        "CLUSTERDOWN Hash slot not served",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "NOAUTH Authentication required.",
+        "WRONGPASS invalid username-password pair or user is disabled.",
+        "NOPERM User ladder has no permissions to run the 'evalsha' command",
+        "ERR max number of clients reached",
+    ],
+)
+def test_a_redis_that_cannot_serve_now_is_unavailable(answer: str) -> None:
+    """As the driver reads the server's words; the write or look-up goes on without the mirror."""
+    assert Unavailable is type(redis.translate(BaseParser.parse_error(answer)))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "BADARG put takes 1..200 rows of five",
+        "ERR unknown command 'EVALSHA'",
+        "ERR value is not an integer or out of range script: 5f0e8, on @user_script:23.",
+        "NOSCRIPT No matching script. Please use EVAL.",
+        "CROSSSLOT Keys in request don't hash to the same slot",
+        "ERR user_script:27: attempt to perform arithmetic on a nil value",
+    ],
+)
+def test_an_answer_that_should_never_be_is_a_defect(answer: str) -> None:
+    """It is not retried and not worked around, but logged."""
+    assert StoreBug is type(redis.translate(BaseParser.parse_error(answer)))
+
+
+def test_a_key_of_another_type_is_a_board_that_is_not_ready() -> None:
+    """Somebody wrote where the board is: Postgres answers until it has been begun anew."""
+    answer = "WRONGTYPE Operation against a key holding the wrong kind of value"
+
+    assert NotReady is type(redis.translate(BaseParser.parse_error(answer)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RedisTimeoutError("Timeout reading from cache:6379"),
+        RedisConnectionError("Error 111 connecting to cache:6379. Connection refused."),
+        MaxConnectionsError("Too many connections"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        BrokenPipeError(32, "Broken pipe"),
+        TimeoutError(),
+        OSError("whatever the socket says"),
+        RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed"),
+        RuntimeError("unable to perform operation on <UnixTransport closed=True>; the handler is closed"),
+    ],
+    ids=repr,
+)
+def test_a_broken_connection_to_redis_is_unavailable(error: Exception) -> None:
+    """Whichever layer notices it; the address stays in the log."""
+    with pytest.raises(Unavailable) as caught, redis.translated():
+        raise error
+
+    assert error is caught.value.__cause__
+    assert "cache" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [NotFound(), KeyError("x"), RuntimeError("of ours"), asyncio.CancelledError()])
+def test_what_is_not_the_drivers_passes_redis(error: BaseException) -> None:
+    """Our own errors, defects and cancellation are left alone."""
+    with pytest.raises(type(error)) as caught, redis.translated():
+        raise error
+
+    assert error is caught.value
+
+
+def test_a_refused_command_is_translated_where_it_is_raised() -> None:
+    """The context does what the function says."""
+    with pytest.raises(StoreBug, match="BADARG rank takes"), redis.translated():
+        raise ResponseError("BADARG rank takes 1..1000 ids")

@@ -1,0 +1,167 @@
+"""Settings: every variable, good and bad, and what is said about a bad one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.settings import Settings, SettingsError, cores
+
+NEEDED = {"DATABASE_URL": "postgresql://ladder:geheim@db/ladder", "REDIS_URL": "redis://:geheim@cache:6379/0"}
+GOOD: dict[str, list[tuple[str, Any]]] = {
+    "DATABASE_URL": [
+        (url, url)
+        for url in (
+            "postgresql://ladder@db/ladder",
+            "postgres://ladder:geheim@db:5433/ladder?sslmode=require",
+            "postgresql://postgres@/ladder?host=%2Ftmp%2Fpg&port=5432",
+            "postgresql://ladder@[::1]:5432/ladder",
+        )
+    ],
+    "REDIS_URL": [
+        (url, url) for url in ("redis://cache", "rediss://user:geheim@cache:6380/1", "unix:///tmp/valkey.sock?db=0")
+    ],
+    "HOST": [("127.0.0.1", "127.0.0.1"), ("127.8.8.8", "127.8.8.8"), ("::1", "::1"), ("localhost", "localhost")],
+    "PORT": [("1", 1), ("8080", 8080), ("65535", 65535)],
+    "WORKERS": [("1", 1), ("64", 64)],
+    "LOG_LEVEL": [(level, level) for level in ("debug", "info", "warning", "error")],
+    "MIGRATE_ON_START": [("true", True), ("false", False)],
+    "ALLOW_ANONYMOUS_WRITES": [("true", True), ("false", False)],
+    "CURSOR_SECRET": [("0123456789abcdef", "0123456789abcdef"), ("ü" * 16, "ü" * 16)],
+}
+BAD = {
+    "DATABASE_URL": ["db", "db/ladder", "mysql://db/ladder", "redis://db", "host=db dbname=ladder", "://", "1"],
+    "REDIS_URL": ["cache", "cache:6379", "http://cache", "postgresql://cache", "redis", "1"],
+    "HOST": ["a b", "user@host", "http://host", "127.0.0.1/8", "a\nb", "\x00"],
+    "PORT": ["0", "65536", "-1", "+1", "80.0", "8e3", "0x50", " 80", "80 ", "\uff18\uff10", "http", "9" * 30],
+    "WORKERS": ["0", "65", "-1", "auto", "1.5", "²"],
+    "LOG_LEVEL": ["DEBUG", "warn", "critical", "20", " info"],
+    "MIGRATE_ON_START": ["True", "yes", "1", "0", "on", "false "],
+    "ALLOW_ANONYMOUS_WRITES": ["True", "yes", "1", "0", "on", "false "],
+    "CURSOR_SECRET": ["short", "0123456789abcde"],
+}
+
+
+def refused(**variables: str) -> str:
+    """What is said about these variables beside the needed ones."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**NEEDED, **variables})
+    return str(caught.value)
+
+
+def test_the_tables_have_every_variable() -> None:
+    """A new setting needs a line in each."""
+    names = {field.upper() for field in Settings.__struct_fields__}
+
+    assert names == set(GOOD) == set(BAD)
+
+
+@pytest.mark.parametrize(("name", "text", "value"), [(name, *case) for name, cases in GOOD.items() for case in cases])
+def test_a_good_value_is_taken(name: str, text: str, value: object) -> None:
+    """As what it means, under the field of that name."""
+    assert value == getattr(Settings.from_env({**NEEDED, name: text}), name.lower())
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
+def test_a_bad_value_is_refused_by_name(name: str, text: str) -> None:
+    """In one line that names the variable and says what it must be."""
+    message = refused(**{name: text})
+
+    assert re.fullmatch(rf"{name} must (be|have) [^\n]+\.", message)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
+def test_a_url_that_is_missing_is_named(name: str) -> None:
+    """An empty variable is a missing one."""
+    for environment in ({**NEEDED, name: ""}, {key: value for key, value in NEEDED.items() if key != name}):
+        with pytest.raises(SettingsError, match=f"^{name} is not set\\.$"):
+            Settings.from_env(environment)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mysql://user:geheim@host/name",
+        "user:geheim@host",
+        "geheim",
+        "://user:geheim@host",
+        "postgresql//user:geheim@host",
+        "mysql://user:geheim@[::1/name",
+        "mysql://user:[geheim]@host/name",
+        "mysql://user:geheim\uff0f@host/name",
+    ],
+)
+def test_a_bad_url_is_not_repeated(name: str, text: str) -> None:
+    """It may hold a password, and the message goes to a terminal and to logs."""
+    message = refused(**{name: text})
+
+    assert message.startswith(f"{name} must be a URL that starts with ")
+    assert "geheim" not in message
+
+
+def test_a_short_secret_is_not_repeated() -> None:
+    """Whoever reads the log learns nothing of it."""
+    assert "geheim" not in refused(CURSOR_SECRET="geheim")
+
+
+@pytest.mark.parametrize("password", ["geheim\uff0f", "[geheim]", "]geheim[", "ge%2Fheim", "ge:heim", "geheim@"])
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
+def test_an_unusual_password_is_not_repeated_either(name: str, password: str) -> None:
+    """Whether or not the URL can be understood with such a password in it."""
+    scheme = "postgresql" if name == "DATABASE_URL" else "redis"
+    said = ""
+    try:
+        Settings.from_env({**NEEDED, name: f"{scheme}://user:{password}@host/0"})
+    except SettingsError as error:
+        said = str(error)
+
+    assert "heim" not in said
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "10.0.0.1", "example.org", "localhost.example.org"])
+def test_who_can_be_reached_from_outside_must_mean_it(host: str) -> None:
+    """There is no authentication, so everyone who reaches the address may write."""
+    message = refused(HOST=host)
+
+    assert message.startswith(f"HOST is {host}, which is not loopback")
+    assert "ALLOW_ANONYMOUS_WRITES=true" in message
+    assert message == refused(HOST=host, ALLOW_ANONYMOUS_WRITES="false")
+    assert host == Settings.from_env({**NEEDED, "HOST": host, "ALLOW_ANONYMOUS_WRITES": "true"}).host
+
+
+def test_defaults_are_those_of_a_laptop() -> None:
+    """Two URLs are enough; empty and foreign variables count as not set."""
+    expected = Settings(database_url=NEEDED["DATABASE_URL"], redis_url=NEEDED["REDIS_URL"])
+
+    assert expected == Settings.from_env(NEEDED)
+    assert expected == Settings.from_env(
+        {**NEEDED, **dict.fromkeys(set(GOOD) - set(NEEDED), ""), "port": "1", "X": "1"}
+    )
+    assert ("127.0.0.1", 8080, "info", True, False, None, cores()) == (
+        expected.host,
+        expected.port,
+        expected.log_level,
+        expected.migrate_on_start,
+        expected.allow_anonymous_writes,
+        expected.cursor_secret,
+        expected.workers,
+    )
+
+
+def test_there_is_a_core_to_run_on() -> None:
+    """One worker at least."""
+    assert cores() >= 1
+
+
+def test_settings_stay_as_they_were_read() -> None:
+    """Whoever is handed them cannot change them for the others."""
+    settings = Settings.from_env(NEEDED)
+
+    with pytest.raises(AttributeError):
+        settings.port = 1  # type: ignore[misc]
+
+    assert isinstance(settings, msgspec.Struct)
