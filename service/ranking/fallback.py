@@ -38,10 +38,15 @@ ANSWER_SECONDS = 1.0
 
 
 class Fallback:
-    """The reads of one ledger that count. Every one raises `Unavailable` when it cannot be answered in time."""
+    """
+    The reads of one ledger that count. Every one raises `Unavailable` when it cannot be answered in time.
 
-    def __init__(self, ledger: Ledger) -> None:
+    A board of up to `exact_users` is counted for everybody.
+    """
+
+    def __init__(self, ledger: Ledger, *, exact_users: int = EXACT_USERS) -> None:
         self._ledger = ledger
+        self._exact_users = exact_users
         self._histograms = Histograms(ledger.histogram)
         self._counted = Coalescer(self._count, shared=True, max_batch=COUNTED_IDS, patience=QUEUE_SECONDS)
         self._placed = Coalescer(self._place, shared=True, max_batch=PLACED_IDS, patience=QUEUE_SECONDS)
@@ -62,7 +67,7 @@ class Fallback:
         async with self._deadline():
             if not exact:
                 histogram = await self._histograms.newest()
-                if histogram.total > EXACT_USERS:
+                if histogram.total > self._exact_users:
                     answer = await self._placed(user_id)
                     if answer is not None:
                         return answer
