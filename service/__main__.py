@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 from granian import Granian
-from granian.constants import Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from service.errors import LadderError, Unavailable
@@ -99,6 +99,9 @@ def main() -> int:
         port=settings.port,
         interface=Interfaces.ASGI,
         loop=Loops.uvloop,
+        websockets=False,
+        # HTTP/2 knows no limit of a header block here, and would need TLS to be of use to a client.
+        http=HTTPModes.http1,
         http1_settings=HTTP1Settings(max_buffer_size=MAX_HEADER_BYTES),
         workers=settings.workers,
         workers_kill_timeout=DRAIN_SECONDS,

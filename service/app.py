@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 64 * 1024
 _PREPARE_AGAIN_SECONDS = 1.0
+_PREPARE_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +54,8 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
     try:
         await postgres.open()
         background.append(asyncio.create_task(_prepare(settings, ladder)))
+        # Usually done before the first request; not waited for when Postgres is away.
+        await asyncio.wait(background, timeout=_PREPARE_SECONDS)
         background.append(asyncio.create_task(tailer.run()))
         yield ladder
     finally:

@@ -8,9 +8,10 @@ local function row(board_key, users_key, state_key, id, version, score, encoded,
     local held = redis.call("HGET", users_key, id)
     local held_encoded = ""
     if held then
-        local bar = string.find(held, "|", 1, true)
-        local held_version = tonumber(string.sub(held, 1, bar - 1))
-        held_encoded = string.sub(held, bar + 1)
+        -- A field that somebody else wrote is older than anything; an error here could come after a write.
+        local digits, name = string.match(held, "^(%d+)|(.*)$")
+        local held_version = tonumber(digits or "-1")
+        held_encoded = name or ""
         if held_version == tonumber(version) then
             return "same"
         elseif held_version > tonumber(version) then

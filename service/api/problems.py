@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 RETRY_AFTER_SECONDS = 1
+MEDIA_TYPE = "application/problem+json"
 
 _BY_ERROR: dict[type[LadderError], tuple[int, str, str]] = {
     Invalid: (400, "validation", "The request is not valid"),
@@ -76,38 +77,32 @@ class Problem(msgspec.Struct, frozen=True):
     errors: Sequence[FieldProblem]
 
 
-def _response(
-    status: int,
-    slug: str,
-    title: str,
-    detail: str,
-    *,
-    errors: Sequence[tuple[str, str]] = (),
-    headers: Mapping[str, str] | None = None,
-) -> Response[bytes]:
+def _document(status: int, slug: str, title: str, detail: str, errors: Sequence[tuple[str, str]] = ()) -> bytes:
     problem = Problem(f"/problems/{slug}", title, status, detail, [FieldProblem(*error) for error in errors])
-    return Response(
-        msgspec.json.encode(problem),
-        status_code=status,
-        media_type="application/problem+json",
-        headers=dict(headers or {}),
-    )
+    return msgspec.json.encode(problem)
 
 
-def from_ladder_error(_: Request[Any, Any, Any], error: LadderError) -> Response[bytes]:
+def internal(request_id: str) -> bytes:
+    """Return the document of a defect: nothing but the id that the log knows it by."""
+    return _document(*_INTERNAL, f"The error was logged as request {request_id}; name that id to report it.")
+
+
+TOO_LARGE_HEAD = _document(431, "too-large", "The request is too large", "Its address and headers exceed 64 KiB.")
+
+
+def _response(document: bytes, status: int, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+    return Response(document, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def from_ladder_error(request: Request[Any, Any, Any], error: LadderError) -> Response[bytes]:
     """Answer one of our own errors; one that is not in the table is a defect and becomes a 500."""
     for kind in type(error).__mro__:
         if kind in _BY_ERROR:
             status, slug, title = _BY_ERROR[kind]
-            return _response(
-                status,
-                slug,
-                title,
-                str(error),
-                errors=error.problems if isinstance(error, Invalid) else (),
-                headers={"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None,
-            )
-    return from_defect(_, error)
+            fields = error.problems if isinstance(error, Invalid) else ()
+            retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+            return _response(_document(status, slug, title, str(error), fields), status, retry)
+    return from_defect(request, error)
 
 
 def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -116,20 +111,15 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
     if status >= 500:
         return from_defect(request, error)
     slug, title = _BY_STATUS.get(status, _BY_STATUS[400])
-    headers = {
-        # Whoever answers GET answers HEAD; see Requests.
-        name: value.replace("GET", "GET, HEAD")
-        for name, value in (error.headers or {}).items()
-        if name.lower() == "allow"
-    }
-    return _response(status, slug, title, _DETAIL.get(status, title + "."), headers=headers)
+    allow = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    return _response(_document(status, slug, title, _DETAIL.get(status, title + ".")), status, allow)
 
 
 def from_defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer a defect of ours: the log has everything, the client the request id to ask with."""
     request_id = request.scope.get("state", {}).get("request_id", "")
     _log.error("request.failed", request_id=request_id, path=request.scope["path"], exc_info=error)
-    return _response(*_INTERNAL, f"The error was logged as request {request_id}; name that id to report it.")
+    return _response(internal(request_id), 500)
 
 
 HANDLERS: MutableMapping[int | type[Exception], Any] = {

@@ -10,13 +10,18 @@ from typing import Any
 
 import structlog
 
+from service.api import problems
+
 Mapping = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping]]
 Send = Callable[[Mapping], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application, loosely: the specification's own words are dicts."""
 
 SLOW_SECONDS = 0.5
+MAX_HEAD_BYTES = 64 * 1024
+"""Request line and headers together; the server itself gives up on a little more than that."""
 _NOWHERE = "/\0"
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
@@ -41,35 +46,65 @@ class Requests:
         request_id = _request_id(scope)
         # A dict of this request's own: a server may hand out the same one for a whole connection.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id.decode()}
-        if _misspelt(scope):
-            scope["path"] = _NOWHERE
-        headless = scope["method"] == "HEAD"
-        if headless:
-            scope["method"] = "GET"
-        status, begun = 500, time.perf_counter()
+        method, path, begun = scope["method"], scope["path"], time.perf_counter()
+        status = 0
 
         async def tagged(message: Mapping) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-            elif headless and message["type"] == "http.response.body":
+                message["headers"] = [*_told(status, message["headers"]), (b"x-request-id", request_id)]
+            elif method == "HEAD" and message["type"] == "http.response.body":
                 message["body"] = b""
             await send(message)
 
         try:
-            await self._app(scope, receive, tagged)
+            await self._answer(scope, receive, tagged)
+        except Exception:  # noqa: BLE001  it has passed the framework's own handlers: the last chance to answer
+            _log.exception("request.failed", request_id=request_id.decode(), path=path)
+            if not status:
+                await _refuse(tagged, 500, problems.internal(request_id.decode()))
         finally:
             seconds = time.perf_counter() - begun
             write = _log.error if status >= 500 else _log.warning if seconds > SLOW_SECONDS else _log.debug
             write(
                 "request",
                 request_id=request_id.decode(),
-                method=scope["method"],
-                path=scope["path"],
+                method=method,
+                path=path,
                 status=status,
                 ms=round(seconds * 1000, 1),
             )
+
+    async def _answer(self, scope: Mapping, receive: Receive, send: Send) -> None:
+        if _head_bytes(scope) > MAX_HEAD_BYTES:
+            await _refuse(send, 431, problems.TOO_LARGE_HEAD)
+            return
+        if _misspelt(scope):
+            scope["path"] = _NOWHERE
+        if scope["method"] == "HEAD":
+            scope["method"] = "GET"
+        await self._app(scope, receive, send)
+
+
+async def _refuse(send: Send, status: int, document: bytes) -> None:
+    headers = [(b"content-type", problems.MEDIA_TYPE.encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": document})
+
+
+def _told(status: int, headers: Headers) -> Headers:
+    # Whoever answers GET answers HEAD.
+    if status not in (204, 405):
+        return headers
+    return [
+        (name, value.replace(b"GET", b"GET, HEAD") if name.lower() == b"allow" else value) for name, value in headers
+    ]
+
+
+def _head_bytes(scope: Mapping) -> int:
+    lines = sum(len(name) + len(value) for name, value in scope["headers"])
+    return lines + len(scope.get("raw_path", b"")) + len(scope["query_string"])
 
 
 def _misspelt(scope: Mapping) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from service.errors import Behind, NotReady, StoreBug, Unavailable
+from service.errors import Behind, LadderError, NotReady, Unavailable
 from service.model import Board, Page, Placed, Standing, Token, User, UserId, Window
 from service.ranking.breaker import Breaker
 from service.ranking.deadline import within
@@ -110,7 +110,7 @@ class GuardedMirror:
         try:
             async with self._calling():
                 await self._mirror.fill(users)
-        except Unavailable as error:
+        except LadderError as error:
             _log.debug("cache.fill_failed", reason=str(error), users=len(users))
 
     async def put(self, rated: Sequence[Rated]) -> Sequence[Placed]:
@@ -123,8 +123,7 @@ class GuardedMirror:
         try:
             async with self._calling():
                 lag_ms, placed = await self._mirror.put(rated, source=self._source())
-        except (Unavailable, StoreBug) as error:
-            # Whatever Redis said, the writes are committed: an error here would deny them.
+        except Exception as error:  # noqa: BLE001  committed is committed, whatever the mirror makes of it
             known = isinstance(error, Unavailable) and self.breaker.state != "closed"
             (_log.debug if known else _log.warning)("mirror.put_pending", reason=str(error), writes=len(rated))
             lag_ms, placed = None, [Placed("pending")] * len(rated)

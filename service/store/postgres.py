@@ -168,8 +168,10 @@ def translated(*, writing: bool = False) -> Iterator[None]:
         raise _translate(error, writing=writing) from error
 
 
+# Connection lost while the server could still commit, by the codes' own definition.
+_UNRESOLVED = ("57P0", "08007", "40003")
 # Resources, operator intervention (a statement timeout too), lock timeouts, deadlocks, a standby.
-_TRANSIENT = ("53", "57", "40", "55P03", "25006", "08")
+_TRANSIENT = ("53", "57", "40", "55P03", "25006", "25P03", "08")
 
 
 def _translate(error: psycopg.Error, *, writing: bool) -> Exception:
@@ -178,7 +180,7 @@ def _translate(error: psycopg.Error, *, writing: bool) -> Exception:
     # after the commit. In both cases nobody knows here whether the statement was committed.
     if state is None and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return OutcomeUnknown() if writing else Unavailable("Postgres cannot be reached")
-    if state is not None and state.startswith("57P0"):
+    if state is not None and state.startswith(_UNRESOLVED):
         return OutcomeUnknown() if writing else Unavailable("Postgres is shutting down or starting up")
     if state is not None and state.startswith(_TRANSIENT):
         return Unavailable(f"Postgres could not answer in time ({state})")
