@@ -2,31 +2,47 @@
 -- Summary      Reads consecutive rows of the board strictly after a point of its order.
 -- KEYS[1]      board: sorted set, score = rating, member = encoded name ~ id; hash tag of the board
 -- KEYS[2]      state: hash; hash tag of the board
+-- KEYS[3]      users: hash, id -> version|encoded name; hash tag of the board
 -- ARGV[1]      source: identity of the Postgres the caller sees, "" if it does not know
 -- ARGV[2]      limit: rows to read, 1..1000
 -- ARGV[3]      score: the point's rating
 -- ARGV[4]      encoded: the point's encoded name; nobody needs to be there any more
+-- ARGV[5...]   since: 0..10 pairs of an id and a version (decimal) that the answer must not be from before
 -- Returns      {"ok", size, lag in ms, offset, number of users above the first row's rating, then member and
---              score of each row as one flat list}, {"notready"} or {"source"}
--- Errors       BADARG when limit or score is out of range
--- Complexity   O(log n + limit), n = board size
+--              score of each row as one flat list}, {"notready"}, {"source"}, or {"behind"} when one of the
+--              pairs has not reached the board
+-- Errors       BADARG when limit or score is out of range, or a pair malformed
+-- Complexity   O(log n + limit + pairs), n = board size
 -- Effects      read-only
--- Why atomic   a write between finding the point and reading the rows would repeat or skip one
+-- Why atomic   a write between finding the point and reading the rows would repeat or skip one; and one
+--              that was there when it was looked for could be gone from the rows
 
 -- @include whole
 -- @include ready
+-- @include reached
 -- @include above
 
-local board_key, state_key = KEYS[1], KEYS[2]
+local board_key, state_key, users_key = KEYS[1], KEYS[2], KEYS[3]
 local source, limit, score, encoded = ARGV[1], whole(ARGV[2], 1, 1000), ARGV[3], ARGV[4]
 
-if #ARGV ~= 4 or not limit or not whole(score, 0, 999999999999999) then
+if #ARGV < 4 or #ARGV > 24 or not limit or not whole(score, 0, 999999999999999) then
     return redis.error_reply("BADARG slice_after takes a limit of 1..1000 and a whole score")
+end
+
+local behind = false
+for first = 5, #ARGV, 2 do
+    local version = whole(ARGV[first + 1], 0, 9007199254740991)
+    if not version then
+        return redis.error_reply("BADARG slice_after takes pairs of an id and a version")
+    end
+    behind = behind or not reached(users_key, ARGV[first], version)
 end
 
 local status, size, lag = ready(board_key, state_key, source)
 if status ~= "ok" then
     return { status }
+elseif behind then
+    return { "behind" }
 end
 
 local rows, higher = {}, 0

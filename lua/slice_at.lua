@@ -2,29 +2,45 @@
 -- Summary      Reads consecutive rows of the board after a number of rows.
 -- KEYS[1]      board: sorted set, score = rating, member = encoded name ~ id; hash tag of the board
 -- KEYS[2]      state: hash; hash tag of the board
+-- KEYS[3]      users: hash, id -> version|encoded name; hash tag of the board
 -- ARGV[1]      source: identity of the Postgres the caller sees, "" if it does not know
 -- ARGV[2]      limit: rows to read, 1..1000
 -- ARGV[3]      offset: rows to skip, 0..2^53-1
+-- ARGV[4...]   since: 0..10 pairs of an id and a version (decimal) that the answer must not be from before
 -- Returns      {"ok", size, lag in ms, offset, number of users above the first row's rating, then member and
---              score of each row as one flat list}, {"notready"} or {"source"}
--- Errors       BADARG when limit or offset is out of range
--- Complexity   O(log n + limit), n = board size
+--              score of each row as one flat list}, {"notready"}, {"source"}, or {"behind"} when one of the
+--              pairs has not reached the board
+-- Errors       BADARG when limit or offset is out of range, or a pair malformed
+-- Complexity   O(log n + limit + pairs), n = board size
 -- Effects      read-only
--- Why atomic   the first row's rank would be counted on another board than the rows
+-- Why atomic   the first row's rank would be counted on another board than the rows, and a write
+--              that was there when it was looked for could be gone from the rows
 
 -- @include whole
 -- @include ready
+-- @include reached
 
-local board_key, state_key = KEYS[1], KEYS[2]
+local board_key, state_key, users_key = KEYS[1], KEYS[2], KEYS[3]
 local source, limit, offset = ARGV[1], whole(ARGV[2], 1, 1000), whole(ARGV[3], 0, 9007199254740991)
 
-if #ARGV ~= 3 or not limit or not offset then
+if #ARGV < 3 or #ARGV > 23 or not limit or not offset then
     return redis.error_reply("BADARG slice_at takes a limit of 1..1000 and an offset of 0..2^53-1")
+end
+
+local behind = false
+for first = 4, #ARGV, 2 do
+    local version = whole(ARGV[first + 1], 0, 9007199254740991)
+    if not version then
+        return redis.error_reply("BADARG slice_at takes pairs of an id and a version")
+    end
+    behind = behind or not reached(users_key, ARGV[first], version)
 end
 
 local status, size, lag = ready(board_key, state_key, source)
 if status ~= "ok" then
     return { status }
+elseif behind then
+    return { "behind" }
 end
 
 local rows, higher = {}, 0

@@ -10,6 +10,7 @@ Every error the product raises on purpose, as one tree.
     ├── Unavailable             a store cannot be reached or is too slow; nothing was changed, retry later
     │   ├── Overloaded          a bounded queue is full
     │   └── NotReady            the mirror answers but must not be believed yet; Postgres is asked instead
+    │       └── Behind          the mirror has not got a write that the answer must show
     ├── OutcomeUnknown          the connection was lost while a write was being committed
     └── StoreBug                a store answered what it never should: a defect of ours
 
@@ -62,6 +63,10 @@ class Overloaded(Unavailable):
 
 class NotReady(Unavailable):
     """The mirror is loading, damaged, or of another history of Postgres; ranks come from Postgres."""
+
+
+class Behind(NotReady):
+    """The mirror does not have that write yet, and Postgres cannot be asked."""
 
 
 class OutcomeUnknown(LadderError):

@@ -24,8 +24,8 @@ USERNAME = re.compile(r"[A-Za-z0-9_.-]{3,32}\Z")
 RESERVED_IDS = frozenset({"search"})
 """Ids that would be hidden by a route of the same name."""
 
-Source = Literal["redis", "postgres"]
-"""Which store a rank was computed by."""
+Source = Literal["redis", "postgres", "histogram"]
+"""What a rank was computed from; `histogram` is a count of Postgres' that is up to two seconds old."""
 
 MirrorWrite = Literal["applied", "superseded", "pending"]
 """What became of a committed write in the mirror when its answer was sent."""
@@ -97,12 +97,36 @@ class Page(msgspec.Struct, frozen=True):
     rows: list[Row]
 
 
+class Token(msgspec.Struct, frozen=True):
+    """A write that an answer must not be from before: that version of that user, or a newer one, is in it."""
+
+    id: UserId
+    version: Version
+
+    def __str__(self) -> str:
+        """As the wire has it; an id may contain colons, a version none."""
+        return f"{self.id}:{self.version}"
+
+
 class Window(msgspec.Struct, frozen=True):
-    """Which rows of the board are asked for: `limit` of them after a point of the order, else after `offset`."""
+    """
+    Which rows of the board are asked for: `limit` of them after a point of the order, else after `offset`.
+
+    The mirror answers only if it has every write in `since`; Postgres always has.
+    """
 
     limit: int
     offset: int = 0
     after: Point | None = None
+    since: tuple[Token, ...] = ()
+
+
+class Census(msgspec.Struct, frozen=True):
+    """How many users have each rating, in one snapshot of Postgres; whatever was committed before `as_of` is in."""
+
+    snapshot: str
+    as_of: datetime
+    users: dict[int, int]
 
 
 class NewUser(msgspec.Struct, frozen=True):

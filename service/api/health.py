@@ -10,8 +10,10 @@ import msgspec
 from litestar import Request, Response, get
 
 import service
-from service.api.users import FRESH_MS, json
+from service.api.users import json
 from service.errors import LadderError, Unavailable
+from service.ranking.breaker import BreakerState
+from service.ranking.choice import FRESH_LAG_MS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -41,6 +43,12 @@ class MirrorHealth(msgspec.Struct):
     source: str | None
 
 
+class FallbackHealth(msgspec.Struct):
+    """How many reads Postgres is answering in the mirror's place."""
+
+    in_flight: int
+
+
 class Health(msgspec.Struct):
     """`ok`; `degraded` while some reads can be served; `down` when none can."""
 
@@ -49,6 +57,8 @@ class Health(msgspec.Struct):
     postgres: StoreHealth
     redis: StoreHealth
     mirror: MirrorHealth
+    breaker: BreakerState
+    fallback: FallbackHealth
 
 
 async def _soon(answer: Coroutine[Any, Any, T]) -> T:
@@ -74,14 +84,17 @@ async def _examine(request: Request[Any, Any, Any]) -> Health:
     if state is not None and not isinstance(state, BaseException):
         ready = ladder.trusts(state)
         mirror = MirrorHealth(ready, state.lag_ms if ready else None, state.users, state.source)
-    fresh = mirror.ready and mirror.lag_ms is not None and mirror.lag_ms <= FRESH_MS
-    status = "ok" if ledger_up and fresh else "degraded" if ledger_up or mirror.ready else "down"
+    fresh = mirror.ready and mirror.lag_ms is not None and mirror.lag_ms <= FRESH_LAG_MS
+    well = ledger_up and fresh and ladder.breaker == "closed"
+    status = "ok" if well else "degraded" if ledger_up or mirror.ready else "down"
     return Health(
         status,
         service.__version__,
         StoreHealth("up" if ledger_up else "down"),
         StoreHealth("up" if redis_up else "down"),
         mirror,
+        ladder.breaker,
+        FallbackHealth(ladder.fallback.under_way),
     )
 
 

@@ -11,7 +11,8 @@ from litestar.exceptions import InternalServerException
 
 from service.api.problems import UnsupportedMediaType
 from service.errors import Invalid
-from service.model import RESERVED_IDS, USER_ID, UserId, Version
+from service.model import RESERVED_IDS, USER_ID, Token, UserId, Version
+from service.ranking.answers import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -177,3 +178,23 @@ def wanted_version(request: Request[Any, Any, Any]) -> Version | None:
     version = _VERSION.match(tag)
     # A weak tag never matches here (RFC 9110 section 13.1.1), nor does one that we never gave out.
     return Version(int(version[1])) if version and not weak else Version(0)
+
+
+TOKEN_HEADER = "X-Consistency-Token"  # noqa: S105  a name
+_TOKEN = re.compile(r"([A-Za-z0-9_.:-]{1,64}):([1-9][0-9]{0,14})\Z")
+
+
+def token(text: str) -> Token:
+    """Return the token that the text is; raises `Invalid` for any other text. An id may contain colons."""
+    found = _TOKEN.match(text)
+    if not found:
+        raise Invalid((TOKEN_HEADER, "is not a token of a write's answer"))
+    return Token(UserId(found[1]), Version(int(found[2])))
+
+
+def demand(request: Request[Any, Any, Any]) -> Demand:
+    """Return how fresh the request wants its answer to be; raises `Invalid` for a malformed or a second token."""
+    held = header_list(request, TOKEN_HEADER)
+    directives = {text.strip().lower() for text in (header_list(request, "cache-control") or "").split(",")}
+    # Two tokens are refused: to honour one of them would break the promise of the other.
+    return Demand(None if held is None else token(held), no_cache="no-cache" in directives)

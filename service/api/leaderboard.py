@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, get
 
-from service.api.inputs import query, some_text, whole
+from service.api.inputs import demand, query, some_text, whole
 from service.api.users import json, rank_headers
 from service.errors import Invalid
 from service.model import Row
@@ -32,7 +32,10 @@ async def get_leaderboard(request: Request[Any, Any, Any]) -> Response[bytes]:
         raise Invalid(("offset", "cannot be combined with cursor"))
     ladder: Ladder = request.app.state.ladder
     answer, following = await ladder.page(
-        limit=asked.get("limit", 100), offset=asked.get("offset", 0), cursor=asked.get("cursor")
+        limit=asked.get("limit", 100),
+        offset=asked.get("offset", 0),
+        cursor=asked.get("cursor"),
+        demand=demand(request),
     )
     page = answer.value
     return json(PageView(page.rows, page.board.total, following), headers=rank_headers([answer]))

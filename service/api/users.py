@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post, put
 
-from service.api.inputs import body, etags, header_list, not_reserved, query, some_text, user_id, wanted_version, whole
+from service.api.inputs import (
+    TOKEN_HEADER,
+    body,
+    demand,
+    etags,
+    header_list,
+    not_reserved,
+    query,
+    some_text,
+    user_id,
+    wanted_version,
+    whole,
+)
 from service.errors import Invalid
 from service.model import DEFAULT_RATING, MAX_RATING, MIN_RATING, NewUser, UserId, Version, new_user_id
 
@@ -17,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from service.model import Standing, User
-    from service.ranking.ladder import Answer, Ladder, Written
+    from service.ranking.answers import Answer
+    from service.ranking.ladder import Ladder, Written
 
 Rating = Annotated[int, msgspec.Meta(ge=MIN_RATING, le=MAX_RATING)]
 
@@ -62,9 +75,6 @@ class Found(msgspec.Struct):
     items: list[UserView]
 
 
-FRESH_MS = 2000
-"""A mirror that lags longer is stale, the service degraded: several cycles of the tailer have failed."""
-
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 _encode = msgspec.json.Encoder().encode
 
@@ -75,17 +85,19 @@ def json(value: object, *, status: int = 200, headers: Mapping[str, str]) -> Res
 
 
 def rank_headers(answers: Iterable[Answer[Any]]) -> dict[str, str]:
-    """Say which store ranked: the slower one if both did, and the longest lag of the mirror."""
-    sources, lags = set(), [0]
-    for answer in answers:
-        sources.add(answer.source)
-        if answer.lag_ms is not None:
-            lags.append(answer.lag_ms)
-    headers = {"Cache-Control": "no-cache", "X-Rank-Source": "redis" if sources == {"redis"} else "postgres"}
-    if "redis" in sources:
+    """Say what ranked: the least exact source if there are several, the longest lag, the oldest count."""
+    answers = list(answers)
+    sources = {answer.source for answer in answers}
+    lags = [answer.lag_ms for answer in answers if answer.lag_ms is not None]
+    counts = [answer.as_of for answer in answers if answer.as_of is not None]
+    source = "histogram" if "histogram" in sources else "redis" if sources == {"redis"} else "postgres"
+    headers = {"Cache-Control": "no-cache", "X-Rank-Source": source}
+    if lags:
         headers["X-Mirror-Lag-Ms"] = str(max(lags))
-        if max(lags) > FRESH_MS:
-            headers["X-Data-Stale"] = "true"
+    if counts:
+        headers["X-Rank-As-Of"] = min(counts).astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if any(answer.stale for answer in answers):
+        headers["X-Data-Stale"] = "true"
     return headers
 
 
@@ -97,7 +109,11 @@ def _view(user: User, standing: Standing) -> UserView:
 
 
 def _write_headers(written: Written) -> dict[str, str]:
-    return {"ETag": f'"v{written.user.version}"', "X-Mirror-Write": written.placed.outcome}
+    return {
+        "ETag": f'"v{written.user.version}"',
+        "X-Mirror-Write": written.placed.outcome,
+        TOKEN_HEADER: str(written.token),
+    }
 
 
 def _ladder(request: Request[Any, Any, Any]) -> Ladder:
@@ -122,7 +138,7 @@ async def create_user(request: Request[Any, Any, Any]) -> Response[bytes]:
 @get("/users/{user_id:str}")
 async def get_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return a user and where they stand; 304 while neither they nor their place have changed."""
-    answer = await _ladder(request).user(user_id(request))
+    answer = await _ladder(request).user(user_id(request), demand=demand(request))
     view = _view(answer.value.user, answer.value.standing)
     tag = f"v{view.version}-{view.rank}-{view.position}"
     headers = {"ETag": f'"{tag}"', **rank_headers([answer])}
@@ -161,10 +177,10 @@ async def search_users(request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = query(request)
     if "username" not in asked:
         raise Invalid(("username", "is required"))
-    prefix = asked["username"]
+    prefix, wanted = asked["username"], demand(request)
     # No user's name has another character, so the answer is known; `%` and `_` never meet SQL's LIKE.
     if not _PREFIX.match(prefix):
         return json(Found([]), headers=rank_headers([]))
-    answers = await _ladder(request).search(prefix, limit=asked.get("limit", 20))
+    answers = await _ladder(request).search(prefix, limit=asked.get("limit", 20), demand=wanted)
     found = [_view(answer.value.user, answer.value.standing) for answer in answers]
     return json(Found(found), headers=rank_headers(answers))

@@ -76,6 +76,7 @@ class Coalescer(Generic[I, R]):
         self._joinable: dict[Hashable, _Call[I, R]] = {}
         self._busy: set[Hashable] = set()
         self._scheduled = False
+        self._expiry: asyncio.TimerHandle | None = None
         self._batches: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: I) -> R:
@@ -102,6 +103,23 @@ class Coalescer(Generic[I, R]):
         if self._free > 0 and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._send)
+        elif self._free == 0:
+            self._watch()
+
+    def _watch(self) -> None:
+        # One timer for all: they wait in the order they came, and equally long.
+        if self._waiting and self._expiry is None:
+            self._expiry = asyncio.get_running_loop().call_at(self._waiting[0].deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        now = asyncio.get_running_loop().time()
+        for call in self._waiting:
+            if call.deadline <= now:
+                self._joinable.pop(call.key, None)
+                _fail(call, Overloaded())
+        self._waiting = [call for call in self._waiting if call.deadline > now]
+        self._watch()
 
     def _send(self) -> None:
         self._scheduled = False
@@ -113,6 +131,7 @@ class Coalescer(Generic[I, R]):
             task = asyncio.create_task(self._carry_out(batch), context=contextvars.Context())
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
+        self._watch()
 
     def _take(self) -> list[_Call[I, R]]:
         now = asyncio.get_running_loop().time()
@@ -120,7 +139,7 @@ class Coalescer(Generic[I, R]):
         rest: list[_Call[I, R]] = []
         blocked = set(self._busy)
         for call in self._waiting:
-            if call.deadline < now:
+            if call.deadline <= now:
                 self._joinable.pop(call.key, None)
                 _fail(call, Overloaded())
                 continue

@@ -11,15 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from service.errors import IdTaken, LadderError, NotFound, PreconditionFailed, Unavailable, UsernameTaken
-from service.model import Board, Page, Rated, Standing, User
+from service.model import Board, Census, Page, Rated, Standing, User
 from service.order import ranked
 from service.store.postgres import QUERIES, borrowed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from service.model import NewRating, NewUser, UserId, Window
-    from service.store.postgres import Postgres
+    from service.store.postgres import Pool, Postgres
+
+MANY = 3
+"""Users from which on it is cheaper to count the board once by rating than each user's superiors."""
 
 
 class Ledger:
@@ -27,6 +30,7 @@ class Ledger:
 
     def __init__(self, postgres: Postgres) -> None:
         self._reads = postgres.reads
+        self._fallback = postgres.fallback
         self._writes = postgres.writes
 
     async def create(self, users: Sequence[NewUser]) -> list[Rated | LadderError]:
@@ -113,19 +117,37 @@ class Ledger:
         return [User(*row) for row in await self._read("search", prefix=prefix, last=prefix + "~", limit=limit)]
 
     async def standings(self, ids: Sequence[UserId]) -> dict[UserId, tuple[User, Standing]]:
-        """Return the users that exist with their exact standings. O(rank) for each: the last resort."""
+        """Return the users that exist with their exact standings. O(rank) for few users, O(n) for many."""
+        query = "standings" if len(ids) < MANY else "standings_of_many"
         return {
             row[0]: (user := User(*row[:6]), Standing(user.version, user.rating, row[6], row[7]))
-            for row in await self._read("standings", ids=list(ids))
+            for row in await self._fall_back(query, ids=list(ids))
+        }
+
+    async def histogram(self) -> Census:
+        """Return how many users have each rating. O(n), whoever asks for however many users afterwards."""
+        ((snapshot, as_of, ratings, users),) = await self._fall_back("histogram")
+        return Census(snapshot, as_of, dict(zip(ratings, users, strict=True)))
+
+    async def places(self, ids: Sequence[UserId], *, snapshot: str) -> dict[UserId, tuple[User, int, bool]]:
+        """
+        Return the users that exist, how many of their rating stand before them, and whether `snapshot` saw them so.
+
+        One that has changed since would be counted by that snapshot where they no longer are.
+        O(log n + ties) for each.
+        """
+        return {
+            row[0]: (User(*row[:6]), row[6], row[7])
+            for row in await self._fall_back("places", ids=list(ids), snapshot=snapshot)
         }
 
     async def page(self, window: Window) -> Page:
         """Return the rows of a window. O(n): Postgres counts the board."""
         if window.after is None:
-            rows = await self._read("slice_at", offset=window.offset, limit=window.limit)
+            rows = await self._fall_back("slice_at", offset=window.offset, limit=window.limit)
         else:
-            after = window.after
-            rows = await self._read("slice_after", rating=after.rating, username=after.username, limit=window.limit)
+            rating, username = window.after.rating, window.after.username
+            rows = await self._fall_back("slice_after", rating=rating, username=username, limit=window.limit)
         total, above, before = rows[0][:3]
         found = [(row[3], row[4], row[5]) for row in rows if row[3] is not None]
         return Page(Board(total), ranked(found, position=before + 1, rank=above + 1))
@@ -140,5 +162,13 @@ class Ledger:
             await connection.execute("SELECT 1")
 
     async def _read(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
-        async with borrowed(self._reads) as connection:
-            return await (await connection.execute(QUERIES[query], parameters)).fetchall()
+        return await _rows(self._reads, query, parameters)
+
+    async def _fall_back(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
+        """Read what the mirror should have answered, behind the bulkhead."""
+        return await _rows(self._fallback, query, parameters)
+
+
+async def _rows(pool: Pool, query: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+    async with borrowed(pool) as connection:
+        return await (await connection.execute(QUERIES[query], parameters)).fetchall()

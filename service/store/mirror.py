@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from service.errors import NotReady
+from service.errors import Behind, NotReady
 from service.model import Board, Change, Cursor, Page, Placed, Standing, UserId, Version
 from service.order import decode, encode, ranked
 from service.store import lua, objects
@@ -69,7 +69,7 @@ class Mirror:
     def __init__(self, client: Client, *, board: str = "ladder") -> None:
         self._client = client
         keys = BoardKeys.of(board)
-        self._board_state = (2, keys.board, keys.state)
+        self._slice_keys = (3, keys.board, keys.state, keys.users)
         self._all_keys = (3, keys.board, keys.users, keys.state)
         self._keys = keys
 
@@ -92,16 +92,24 @@ class Mirror:
             for user_id, standing in _standings(ids, reply)
         }
 
-    async def pages(self, windows: Sequence[Window], *, source: str) -> list[Page]:
-        """Return the rows of each window; every page is read at one instant of its own. O(log n + limit) each."""
+    async def pages(self, windows: Sequence[Window], *, source: str) -> list[Page | Behind]:
+        """
+        Return the rows of each window; every page is read at one instant of its own. O(log n + limit) each.
+
+        `Behind` in place of a page for which the board lacks one of the writes in the window's `since`,
+        looked for at that same instant.
+        """
         replies = await lua.pipeline(self._client, [self._slice(window, source) for window in windows])
-        return [_page(reply) for reply in replies]
+        return [Behind() if reply[0] == b"behind" else _page(reply) for reply in replies]
 
     def _slice(self, window: Window, source: str) -> lua.Command:
+        since = [text for token in window.since for text in (token.id, token.version)]
         if window.after is None:
-            return (lua.SLICE_AT, *self._board_state, source, window.limit, window.offset)
+            return (lua.SLICE_AT, *self._slice_keys, source, window.limit, window.offset, *since)
         point = window.after
-        return (lua.SLICE_AFTER, *self._board_state, source, window.limit, point.rating, encode(point.username))
+        return (
+            lua.SLICE_AFTER, *self._slice_keys, source, window.limit, point.rating, encode(point.username), *since
+        )  # fmt: skip
 
     async def put(self, written: Sequence[Rated], *, source: str) -> tuple[int | None, list[Placed]]:
         """

@@ -23,6 +23,8 @@ Pool = AsyncConnectionPool[Connection]
 
 CONNECT_SECONDS = 2
 ACQUIRE_SECONDS = 1.0
+FALLBACK_ACQUIRE_SECONDS = 0.1
+FALLBACK_CONNECTIONS = 4
 ANSWER_SECONDS = 6.0
 """How long a statement may take, longer than the server's own limit: a server that hangs keeps none."""
 # An acknowledged commit must survive a crash of Postgres, or the mirror would be ahead of it; a paused
@@ -31,6 +33,8 @@ SESSION_OPTIONS = (
     "-c synchronous_commit=on -c idle_in_transaction_session_timeout=5s -c lock_timeout=2s"
     " -c statement_timeout=5s -c timezone=UTC -c application_name=ladder"
 )
+# Counting a board is the one question that can be dear: better no answer than a Postgres that is busy counting.
+FALLBACK_OPTIONS = f"{SESSION_OPTIONS} -c statement_timeout=500ms"
 
 
 # A host that vanished without closing its connections is noticed within about ten seconds.
@@ -44,7 +48,10 @@ VANISHED: dict[str, Any] = {
 
 class Postgres:
     """
-    Two pools over one database, so that slow reads cannot starve writes of connections.
+    Three pools over one database, so that slow reads cannot starve writes of connections.
+
+    `fallback` is the bulkhead for what the mirror should have answered: few connections, a short wait,
+    short statements, so that a Redis that is away cannot take Postgres with it.
 
     `open` does not wait for a connection: the service starts, and answers from the mirror, while
     Postgres is away. Whoever opens it closes it.
@@ -54,26 +61,41 @@ class Postgres:
         self.database_url = database_url
         self.writes = _pool(database_url, "writes", write_connections)
         self.reads = _pool(database_url, "reads", read_connections)
+        self.fallback = _pool(
+            database_url,
+            "fallback",
+            FALLBACK_CONNECTIONS,
+            acquire_seconds=FALLBACK_ACQUIRE_SECONDS,
+            options=FALLBACK_OPTIONS,
+        )
+        self._pools = (self.writes, self.reads, self.fallback)
 
     async def open(self) -> None:
         """Start connecting in the background."""
-        for pool in (self.writes, self.reads):
+        for pool in self._pools:
             await pool.open(wait=False)
 
     async def close(self) -> None:
         """Close every connection; waits for those in use, 2 s at most."""
-        for pool in (self.writes, self.reads):
+        for pool in self._pools:
             await pool.close(timeout=2)
 
 
-def _pool(database_url: str, name: str, size: int) -> Pool:
+def _pool(
+    database_url: str,
+    name: str,
+    size: int,
+    *,
+    acquire_seconds: float = ACQUIRE_SECONDS,
+    options: str = SESSION_OPTIONS,
+) -> Pool:
     return AsyncConnectionPool(
         database_url,
         connection_class=Connection,
         kwargs={
             "autocommit": True,
             "connect_timeout": CONNECT_SECONDS,
-            "options": SESSION_OPTIONS,
+            "options": options,
             "row_factory": tuple_row,
             **VANISHED,
             "prepare_threshold": 2,
@@ -84,7 +106,7 @@ def _pool(database_url: str, name: str, size: int) -> Pool:
         min_size=1,
         max_size=size,
         max_waiting=1024,
-        timeout=ACQUIRE_SECONDS,
+        timeout=acquire_seconds,
         reconnect_timeout=5,
         name=name,
         open=False,

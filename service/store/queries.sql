@@ -54,6 +54,29 @@ CROSS JOIN LATERAL (SELECT count(*) AS users FROM users o WHERE o.rating > u.rat
 CROSS JOIN LATERAL (SELECT count(*) AS users FROM users o WHERE o.rating = u.rating AND o.username < u.username) AS tied
 WHERE u.id = ANY(%(ids)s::text[]);
 
+-- name: standings_of_many
+-- As standings, for more than a few users: the board is counted once by rating, and then each from that.
+WITH steps AS MATERIALIZED (SELECT rating, count(*) AS users FROM users GROUP BY rating)
+SELECT u.id, u.username, u.rating, u.version, u.created_at, u.updated_at,
+       1 + above.users, 1 + above.users + tied.users
+FROM users u
+CROSS JOIN LATERAL (SELECT coalesce(sum(s.users), 0)::bigint AS users FROM steps s WHERE s.rating > u.rating) AS above
+CROSS JOIN LATERAL (SELECT count(*) AS users FROM users o WHERE o.rating = u.rating AND o.username < u.username) AS tied
+WHERE u.id = ANY(%(ids)s::text[]);
+
+-- name: histogram
+-- How many users have each rating, of which snapshot, and since when whatever is missing was committed.
+SELECT pg_current_snapshot()::text, statement_timestamp(),
+       coalesce(array_agg(rating), '{}'), coalesce(array_agg(users), '{}')
+FROM (SELECT rating, count(*) AS users FROM users GROUP BY rating) AS steps;
+
+-- name: places
+-- Users, how many of their rating stand before them, and whether a snapshot saw them as they are now.
+SELECT u.id, u.username, u.rating, u.version, u.created_at, u.updated_at,
+       (SELECT count(*) FROM users o WHERE o.rating = u.rating AND o.username < u.username),
+       pg_visible_in_snapshot(u.xact, %(snapshot)s::pg_snapshot)
+FROM users u WHERE u.id = ANY(%(ids)s::text[]);
+
 -- name: slice_at
 -- The board's total, how many are above the slice's first rating, and the slice after `offset` rows.
 WITH slice AS MATERIALIZED (

@@ -223,3 +223,62 @@ def test_the_last_offset_is_read(scripts: Scripts) -> None:
     scripts.start(ANNA)
 
     assert [2**53 - 1, 0, []] == scripts.slice_at(1, 2**53 - 1)[3:]
+
+
+# Pages that must not be from before a write
+
+WITH_USERS = (KEYS.board, KEYS.state, KEYS.users)
+
+
+@both
+@pytest.mark.parametrize(
+    ("since", "status"),
+    [
+        ((), "ok"),
+        (("a", 11), "ok"),
+        (("a", 10), "ok"),
+        (("a", 12), "behind"),
+        (("gone", 20), "ok"),
+        (("gone", 21), "behind"),
+        (("nobody", 1), "behind"),
+        (("a", 11, "b", 12), "ok"),
+        (("a", 11, "b", 13), "behind"),
+        (("a", 12, "b", 12), "behind"),
+    ],
+)
+def test_a_page_has_the_writes_that_it_must_show(
+    scripts: Scripts, script: Script, since: tuple[Any, ...], status: str
+) -> None:
+    """Every one of them, or there is no page; a deletion is a write too."""
+    scripts.start(ANNA, BERT)
+    scripts.put(Row("gone", 20, None, ""))
+    reply = scripts.call(script, WITH_USERS, *GOOD[script.name], *since)
+
+    assert status == reply[0]
+    assert (reply[0] == "ok") == (len(reply) > 1)
+
+
+@both
+def test_a_board_that_is_not_ready_says_so_first(scripts: Scripts, script: Script) -> None:
+    """Whether a write is there does not matter then."""
+    assert ["notready"] == scripts.call(script, WITH_USERS, *GOOD[script.name], "a", 11)
+
+
+@both
+@pytest.mark.parametrize(
+    "since", [("a",), ("a", ""), ("a", "x"), ("a", "-1"), ("a", "1.5"), ("a", 1, "b"), ("a", 1) * 11]
+)
+def test_a_malformed_pair_is_refused(scripts: Scripts, script: Script, since: tuple[Any, ...]) -> None:
+    scripts.start(ANNA)
+
+    with pytest.raises(ResponseError, match=f"^BADARG {script.name} "):
+        scripts.call(script, WITH_USERS, *GOOD[script.name], *since)
+
+
+@both
+@pytest.mark.parametrize("held", ["", "x", "|F", "7"])
+def test_a_damaged_entry_shows_no_write(scripts: Scripts, script: Script, held: str) -> None:
+    scripts.start(ANNA)
+    scripts.client.hset(KEYS.users, "b", held)
+
+    assert ["behind"] == scripts.call(script, WITH_USERS, *GOOD[script.name], "b", 1)

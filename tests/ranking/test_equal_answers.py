@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.model import NewUser, Point, Rated, Row, Standing, User, UserId, Window, new_user_id
+from service.model import NewRating, NewUser, Page, Point, Rated, Row, Standing, User, UserId, Window, new_user_id
 from service.ranking.cursor import Cursors
+from service.ranking.fallback import Fallback
 from service.store.feed import Feed
 from service.store.ledger import Ledger
 from service.store.mirror import Feeding, Mirror
@@ -51,6 +52,7 @@ class Pair:
     async def page(self, window: Window, total: int) -> list[Row]:
         """Return the window's rows, asserted to be the same from both stores."""
         (mirrored,) = await self.mirror.pages([window], source=self.source)
+        assert isinstance(mirrored, Page)
         counted = await self.ledger.page(window)
         assert counted.rows == mirrored.rows
         assert total == counted.board.total == mirrored.board.total
@@ -91,6 +93,51 @@ async def test_redis_sql_and_model_agree(pair: Pair, rows: list[tuple[str, int]]
     after = await pair.page(Window(window.limit, after=point), len(users))
     behind = [row for row in expected if (-row.rating, row.username) > (-point.rating, point.username)]
     assert behind[: window.limit] == after
+
+
+@thorough(200)
+@given(rows=boards)
+async def test_a_histogram_ranks_as_the_model_does(pair: Pair, rows: list[tuple[str, int]]) -> None:
+    """While nothing changes, rank and position are exact, and the position is never in front of the rank."""
+    users = await pair.start(rows)
+    fallback = Fallback(pair.ledger, exact_users=-1)
+    answers = [await fallback.user(row.id, exact=False) for row in board(users)]
+
+    assert {"histogram"} >= {answer.source for answer in answers}
+    assert [(row.rank, row.position) for row in board(users)] == [
+        (answer.value.standing.rank, answer.value.standing.position) for answer in answers
+    ]
+    assert all(users[answer.value.user.id] == answer.value.user for answer in answers)
+
+
+@thorough(50)
+@given(rows=boards, changes=st.lists(st.tuples(st.integers(0, 24), ratings), max_size=5))
+async def test_an_old_histogram_never_contradicts_itself(
+    pair: Pair, rows: list[tuple[str, int]], changes: list[tuple[int, int]]
+) -> None:
+    """Whoever changed since is counted anew, exactly; everybody else has the rank of its moment, and a place behind it."""
+    before = await pair.start(rows)
+    fallback = Fallback(pair.ledger, exact_users=-1)
+    if before:
+        await fallback.user(next(iter(before)), exact=False)
+    ids = list(before)
+    for number, rating in changes:
+        if number < len(ids):
+            await pair.ledger.rate([NewRating(ids[number], rating)])
+    after = await pair.ledger.users(ids)
+    then, now = ({row.id: row for row in board(users)} for users in (before, after))
+    for user_id, user in after.items():
+        answer = await fallback.user(user_id, exact=False)
+        standing = answer.value.standing
+
+        assert user == answer.value.user
+        assert standing.rank <= standing.position
+        if user == before[user_id]:
+            assert ("histogram", then[user_id].rank) == (answer.source, standing.rank)
+        else:
+            assert ("postgres", now[user_id].rank, now[user_id].position) == (
+                answer.source, standing.rank, standing.position,
+            )  # fmt: skip
 
 
 @thorough(100)

@@ -15,6 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service import errors
 from service.errors import (
+    Behind,
     Invalid,
     LadderError,
     NotFound,
@@ -66,7 +67,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 def test_what_changed_nothing_may_be_retried() -> None:
     """`Unavailable` says so, so nothing whose outcome is unknown may derive from it."""
-    assert {Overloaded, NotReady} == {kind for kind in KINDS if issubclass(kind, Unavailable)} - {Unavailable}
+    assert {Overloaded, NotReady, Behind} == {kind for kind in KINDS if issubclass(kind, Unavailable)} - {Unavailable}
 
 
 # psycopg

@@ -1,0 +1,116 @@
+"""
+What Postgres answers when the mirror must not or cannot: exactly, or on a big board from a histogram.
+
+All of it runs behind a bulkhead (`Postgres.fallback`) and within a deadline: beyond what a few connections
+can do a read is refused at once, because a Postgres that is busy counting could not take writes either.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.errors import NotFound, Overloaded
+from service.model import Standing
+from service.ranking.answers import Answer, Seen
+from service.ranking.coalesce import Coalescer
+from service.ranking.deadline import within
+from service.ranking.histogram import Histograms
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from service.model import Page, UserId, Window
+    from service.store.ledger import Ledger
+
+EXACT_USERS = 50_000
+"""The largest board that is counted anew for everybody: 2 ms for one user there, 26 ms for 128 (decision 6)."""
+COUNTED_IDS = 128
+"""Users in one exact count: one statement, and most of it does not depend on how many they are."""
+PLACED_IDS = 128
+"""Users in one look-up beside the histogram: a statement of 2 to 6 ms."""
+QUEUE_SECONDS = 0.1
+"""How long a read waits for its turn at the bulkhead."""
+ANSWER_SECONDS = 1.0
+"""How long it waits in all: past its turn, that of a histogram, and a statement (0.5 s) that is cut off."""
+
+
+class Fallback:
+    """
+    The reads of one ledger that count. Every one raises `Unavailable` when it cannot be answered in time.
+
+    A board of up to `exact_users` is counted for everybody.
+    """
+
+    def __init__(self, ledger: Ledger, *, exact_users: int = EXACT_USERS) -> None:
+        self._ledger = ledger
+        self._exact_users = exact_users
+        self._histograms = Histograms(ledger.histogram)
+        self._counted = Coalescer(self._count, shared=True, max_batch=COUNTED_IDS, patience=QUEUE_SECONDS)
+        self._placed = Coalescer(self._place, shared=True, max_batch=PLACED_IDS, patience=QUEUE_SECONDS)
+        self._pages = Coalescer(self._cut, shared=True, max_batch=1, patience=QUEUE_SECONDS)
+        self.under_way = 0
+
+    async def drain(self) -> None:
+        """Return when no statement is under way."""
+        for gathered in (self._counted, self._placed, self._pages, self._histograms):
+            await gathered.drain()
+
+    async def user(self, user_id: UserId, *, exact: bool) -> Answer[Seen]:
+        """
+        Return a user and where they stand; raises `NotFound`, `Unavailable`.
+
+        Unless `exact`, a big board answers from a histogram; one who has changed since then is counted.
+        """
+        async with self._deadline():
+            if not exact:
+                histogram = await self._histograms.newest()
+                if histogram.total > self._exact_users:
+                    answer = await self._placed(user_id)
+                    if answer is not None:
+                        return answer
+            return await self._counted(user_id)
+
+    async def page(self, window: Window) -> Answer[Page]:
+        """Return a page, counted at one instant; raises `Unavailable`."""
+        async with self._deadline():
+            # Without the writes that it must show, of which Postgres has every one: equal pages are shared.
+            return Answer(await self._pages(msgspec.structs.replace(window, since=())), "postgres")
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        self.under_way += 1
+        try:
+            async with within(ANSWER_SECONDS, Overloaded()):
+                yield
+        finally:
+            self.under_way -= 1
+
+    async def _count(self, ids: Sequence[UserId]) -> list[Answer[Seen] | NotFound]:
+        found = await self._ledger.standings(ids)
+        return [Answer(Seen(*found[user_id]), "postgres") if user_id in found else NotFound() for user_id in ids]
+
+    async def _place(self, ids: Sequence[UserId]) -> list[Answer[Seen] | NotFound | None]:
+        """Rank users by the histogram; None for those who have changed since and are counted in it elsewhere."""
+        histogram = await self._histograms.newest()
+        found = await self._ledger.places(ids, snapshot=histogram.snapshot)
+        answers: list[Answer[Seen] | NotFound | None] = []
+        for user_id in ids:
+            if user_id not in found:
+                answers.append(NotFound())
+                continue
+            user, ties_before, counted = found[user_id]
+            if not counted:
+                answers.append(None)
+                continue
+            above = histogram.above(user.rating)
+            # The ties are of now and those above of a second ago, so the position is at most as old as the
+            # rank, and never in front of it.
+            standing = Standing(user.version, user.rating, 1 + above, 1 + above + ties_before)
+            answers.append(Answer(Seen(user, standing), "histogram", as_of=histogram.as_of))
+        return answers
+
+    async def _cut(self, windows: Sequence[Window]) -> list[Page]:
+        return [await self._ledger.page(window) for window in windows]

@@ -1,0 +1,137 @@
+"""
+The mirror as requests may use it: behind a circuit breaker, within a deadline, of our own history.
+
+The tailer uses the mirror itself: it has the patience, and its calls say nothing about how requests fare.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from service.errors import Behind, LadderError, NotReady, Unavailable
+from service.model import Board, Page, Placed, Standing, Token, User, UserId, Window
+from service.ranking.breaker import Breaker
+from service.ranking.deadline import within
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from service.model import Rated
+    from service.store.mirror import Mirror
+
+CALL_SECONDS = 0.5
+"""One call to Redis in all, connecting included; each step of it is allowed about half (`store.redis`)."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Lookup(msgspec.Struct, frozen=True):
+    """A user to look up in the mirror, if that has every write in `since`."""
+
+    user_id: UserId
+    since: tuple[Token, ...] = ()
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """What the mirror knows of a user: nothing, where they stand, or that and the cached object."""
+
+    board: Board
+    standing: Standing | None
+    user: User | None
+
+
+class GuardedMirror:
+    """
+    The calls that requests make to one mirror.
+
+    Reads raise `Unavailable`: at once while the breaker is open, else after `CALL_SECONDS` at the latest.
+    """
+
+    def __init__(
+        self, mirror: Mirror, *, source: Callable[[], str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._mirror = mirror
+        self._source = source
+        self._clock = clock
+        self._failed_at = -math.inf
+        self.breaker = Breaker("Redis", changed=lambda state: _log.warning("redis.breaker", state=state))
+
+    def is_doubtful(self, lag_ms: int, *, asked_at: float) -> bool:
+        """
+        Whether the mirror may lack something since a call to it failed, when it was asked at `asked_at` and lagged so.
+
+        A Redis that comes back may have lost what it had acknowledged, and a put that failed is not in it:
+        both are over when everything was applied at a moment after the failure. Two durations are compared,
+        each measured on one clock: how long ago that moment was for Redis, and the failure for us.
+        """
+        return lag_ms >= (asked_at - self._failed_at) * 1000
+
+    @asynccontextmanager
+    async def _calling(self) -> AsyncIterator[None]:
+        with self.breaker.guarding():
+            try:
+                async with within(CALL_SECONDS, Unavailable("Redis did not answer in time")):
+                    yield
+            except NotReady:
+                raise
+            except Unavailable:
+                self._failed_at = self._clock()
+                raise
+
+    async def users(self, lookups: Sequence[Lookup]) -> list[Sighting | Behind]:
+        """Return what the mirror knows of each user; `Behind` where it lacks a write of the look-up's."""
+        # The writes are looked for in the same script call as the ranks, so at the same instant.
+        ids = {lookup.user_id: None for lookup in lookups}
+        ids.update((token.id, None) for lookup in lookups for token in lookup.since)
+        async with self._calling():
+            board, held = await self._mirror.users(list(ids), source=self._source())
+
+        def has(token: Token) -> bool:
+            return token.id in held and held[token.id][0].version >= token.version
+
+        return [
+            Sighting(board, *held.get(lookup.user_id, (None, None))) if all(map(has, lookup.since)) else Behind()
+            for lookup in lookups
+        ]
+
+    async def pages(self, windows: Sequence[Window]) -> Sequence[Page | Behind]:
+        """Return the page of each window; `Behind` where the mirror lacks a write of the window's."""
+        async with self._calling():
+            return await self._mirror.pages(windows, source=self._source())
+
+    async def fill(self, users: Sequence[User]) -> None:
+        """Cache users that were read from Postgres, if Redis takes them now."""
+        try:
+            async with self._calling():
+                await self._mirror.fill(users)
+        except LadderError as error:
+            _log.debug("cache.fill_failed", reason=str(error), users=len(users))
+
+    async def put(self, rated: Sequence[Rated]) -> Sequence[Placed]:
+        """
+        Carry committed writes over; per write what became of it.
+
+        `pending` for all if Redis does not say, or places them on a board that may lack others' writes.
+        """
+        asked_at = self._clock()
+        try:
+            async with self._calling():
+                lag_ms, placed = await self._mirror.put(rated, source=self._source())
+        except Exception as error:  # noqa: BLE001  committed is committed, whatever the mirror makes of it
+            known = isinstance(error, Unavailable) and self.breaker.state != "closed"
+            (_log.debug if known else _log.warning)("mirror.put_pending", reason=str(error), writes=len(rated))
+            lag_ms, placed = None, [Placed("pending")] * len(rated)
+        if any(place.outcome == "pending" for place in placed):
+            # Whoever wrote through this process reads their write from it: from Postgres until it is mirrored.
+            self._failed_at = self._clock()
+        elif lag_ms is not None and self.is_doubtful(lag_ms, asked_at=asked_at):
+            # These are in the mirror, so they give no new reason for doubt: else a steady stream of writes
+            # would keep it alive for ever.
+            placed = [Placed("pending")] * len(rated)
+        return placed

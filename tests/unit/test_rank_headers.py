@@ -1,0 +1,42 @@
+"""The headers that say what ranked, for answers of several sources."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+from service.api.users import rank_headers
+from service.ranking.answers import Answer
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MIRROR = Answer("", "redis", lag_ms=140)
+LATE = Answer("", "redis", lag_ms=2500, stale=True)
+LEDGER = Answer("", "postgres")
+COUNTED = Answer("", "histogram", as_of=NOON)
+
+
+def test_each_source_says_what_it_knows() -> None:
+    assert {"Cache-Control": "no-cache", "X-Rank-Source": "redis", "X-Mirror-Lag-Ms": "140"} == rank_headers([MIRROR])
+    assert {"Cache-Control": "no-cache", "X-Rank-Source": "postgres"} == rank_headers([LEDGER])
+    assert {
+        "Cache-Control": "no-cache",
+        "X-Rank-Source": "histogram",
+        "X-Rank-As-Of": "2026-01-01T12:00:00Z",
+    } == rank_headers([COUNTED])
+
+
+def test_of_several_the_worst_counts() -> None:
+    """The least exact source, the longest lag, the oldest count, one that is stale."""
+    older = Answer("", "histogram", as_of=(NOON - timedelta(seconds=1)).astimezone(timezone(timedelta(hours=2))))
+
+    assert {
+        "Cache-Control": "no-cache",
+        "X-Rank-Source": "histogram",
+        "X-Rank-As-Of": "2026-01-01T11:59:59Z",
+        "X-Mirror-Lag-Ms": "2500",
+        "X-Data-Stale": "true",
+    } == rank_headers([COUNTED, MIRROR, older, LATE, LEDGER])
+    assert "postgres" == rank_headers([MIRROR, LEDGER])["X-Rank-Source"]
+
+
+def test_of_none_no_mirror_is_claimed() -> None:
+    assert {"Cache-Control": "no-cache", "X-Rank-Source": "postgres"} == rank_headers([])
