@@ -111,7 +111,7 @@ def main() -> int:
         code, result.error = _WRONG, str(error)
     except (Unavailable, OutcomeUnknown, EmbeddedError) as error:
         code, result.error = _AWAY, str(error)
-    except (LadderError, RuntimeError, OSError) as error:
+    except (LadderError, OSError) as error:
         result.error = str(error)
     result.seconds = round(time.monotonic() - began, 2)
     _report(result, as_json=options.json)

@@ -88,7 +88,7 @@ def main() -> int:
         code, report.error = _REFUSED, str(error)
     except (Unavailable, EmbeddedError) as error:
         code, report.error = _AWAY, str(error)
-    except (LadderError, RuntimeError, OSError) as error:
+    except (LadderError, OSError) as error:
         report.error = str(error)
     report.exit = code
     report.duration_ms = int((time.monotonic() - began) * 1000)

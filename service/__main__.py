@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -17,16 +16,18 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from service.errors import LadderError, Unavailable
+from service.listening import refusal
 from service.logs import configure
 from service.settings import Settings, SettingsError
 from service.store.migrate import migrate
 
 DRAIN_SECONDS = 5
 MAX_HEADER_BYTES = 64 * 1024
-"""Request line and headers together; a larger one is refused with 431 before the application sees it."""
+"""The server's own cut-off, for what never becomes a request; `api/requests.py` answers what does."""
 _WATCH_SECONDS = 0.5
 _STOP = (signal.SIGTERM, signal.SIGINT)
-_SERVES_AFTER = 0.2
+_UNBLOCK_AFTER_SECONDS = 0.2
+"""From the end of the start-up: a timer fires only when the event loop runs again, which is to serve."""
 
 
 def application() -> object:
@@ -39,9 +40,13 @@ def application() -> object:
     app = create_app(settings)
 
     async def stoppable(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            asyncio.get_running_loop().call_later(_SERVES_AFTER, signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP)
-        await app(scope, receive, send)
+        async def told(message: Any) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                loop = asyncio.get_running_loop()
+                loop.call_later(_UNBLOCK_AFTER_SECONDS, signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP)
+
+        await app(scope, receive, told if scope["type"] == "lifespan" else send)
 
     return stoppable
 
@@ -53,23 +58,6 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _taken(host: str, port: int) -> str | None:
-    """
-    Return why the address cannot be listened on, None if it can.
-
-    The server's own sockets share their port with each other, and would with another service's too:
-    every second request would go astray, so a port that is in use is found out before.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        return f"HOST {host}, PORT {port} cannot be listened on: {error.strerror or error}."
-    return None
-
-
 def main() -> int:
     """Check the settings, bring the schema up to date if Postgres is there, and serve until told to stop."""
     try:
@@ -77,8 +65,8 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  the operator's terminal, before any log is set up
         return 2
-    if refusal := _taken(settings.host, settings.port):
-        print(refusal, file=sys.stderr)  # noqa: T201  likewise
+    if sentence := refusal(settings.host, settings.port):
+        print(sentence, file=sys.stderr)  # noqa: T201  likewise
         return 2
     configure(settings.log_level)
     if settings.migrate_on_start:
@@ -86,8 +74,8 @@ def main() -> int:
             migrate(settings.database_url)
         except Unavailable as error:
             structlog.get_logger(__name__).warning("migrate.waiting", reason=str(error))
-        except (LadderError, RuntimeError) as error:
-            print(f"The schema could not be brought up to date: {error}.", file=sys.stderr)  # noqa: T201
+        except LadderError as error:
+            print(f"The schema could not be brought up to date: {str(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201
             return 1
     # A worker is forked with its supervisor's handler, and the server loses a signal that comes before its
     # event loop serves: until then it stays pending.

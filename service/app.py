@@ -1,4 +1,4 @@
-"""The composition root: the only place where the parts are made and put together."""
+"""The composition root: where the parts of the service are made and put together."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from service.api import health, leaderboard, users
 from service.api.inputs import check_query
 from service.api.problems import HANDLERS
 from service.api.requests import Requests
+from service.errors import SchemaMismatch
 from service.ranking.ladder import Ladder
 from service.ranking.tail import Tailer
 from service.store import redis
@@ -75,6 +76,10 @@ async def _prepare(settings: Settings, ladder: Ladder) -> None:
             if settings.migrate_on_start:
                 await asyncio.to_thread(migrate, settings.database_url)
             await ladder.warm()
+        except SchemaMismatch as error:
+            # `python -m service` refuses to start then; here Postgres came up only later.
+            _log.error("start.refused", reason=str(error))
+            return
         except Exception as error:  # noqa: BLE001  whatever it is, the service goes on and it is tried again
             _log.warning("start.waiting", reason=str(error))
             await asyncio.sleep(_PREPARE_AGAIN_SECONDS)

@@ -1,5 +1,5 @@
 """
-Every error the product raises on purpose, as one tree.
+Every error that a request or a start can end in, as one tree.
 
     LadderError
     ├── Invalid                 the request is malformed; nothing was changed
@@ -11,7 +11,9 @@ Every error the product raises on purpose, as one tree.
     │   ├── Overloaded          a bounded queue is full
     │   └── NotReady            the mirror answers but must not be believed yet; Postgres is asked instead
     │       └── Behind          the mirror has not got a write that the answer must show
+    ├── UnsupportedMediaType    the body is not JSON in UTF-8
     ├── OutcomeUnknown          the connection was lost while a write was being committed
+    ├── SchemaMismatch          the database's schema is not the one of this release's migrations
     └── StoreBug                a store answered what it never should: a defect of ours
 
 Drivers' errors are translated in one place each: `store/postgres.py` and `store/redis.py`. The HTTP
@@ -71,6 +73,14 @@ class Behind(NotReady):
 
 class OutcomeUnknown(LadderError):
     """The connection to the database was lost while the write was being committed."""
+
+
+class UnsupportedMediaType(LadderError):
+    """The body must be application/json in UTF-8."""
+
+
+class SchemaMismatch(LadderError):
+    """A migration was changed after it had been applied."""
 
 
 class StoreBug(LadderError):

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from service.errors import LadderError
+from service.listening import refusal
 from service.parent_death import spawn
 from service.settings import Settings, SettingsError
 from service.stop_request import Stopped, StopRequest
@@ -108,7 +107,8 @@ def _run(options: argparse.Namespace, service: Sequence[str], stop: StopRequest)
     embedded = "DATABASE_URL" not in environment
     # Before anything is started: a mistake is told at once.
     settings = _checked({"DATABASE_URL": "postgresql://", "REDIS_URL": "unix://", **environment})
-    _refuse_used_port(settings)
+    if sentence := refusal(settings.host, settings.port):
+        raise _Refused(sentence, _WRONG)
     with contextlib.ExitStack() as stack:
         if embedded:
             environment |= stack.enter_context(_embedded_stores(options.data))
@@ -148,26 +148,6 @@ def _checked(environment: dict[str, str]) -> Settings:
         raise _Refused(str(error), _WRONG) from error
 
 
-def _refuse_used_port(settings: Settings) -> None:
-    """Refuse an address the service could not listen on; it would find out only after the stores are up."""
-    try:
-        for family, kind, _, _, address in socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            with socket.socket(family, kind) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
-    except (OSError, UnicodeError) as error:
-        where = f"Port {settings.port} on {settings.host}"
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            sentence = f"{where} is in use: choose another one with --port."
-        else:
-            sentence = f"{where} cannot be listened on: {getattr(error, 'strerror', error)}."
-        raise _Refused(sentence, _WRONG) from error
-
-
 @contextlib.contextmanager
 def _embedded_stores(data: Path) -> Iterator[dict[str, str]]:
     from service.embedded import EmbeddedError, start_pair  # noqa: PLC0415 - not needed with stores given
@@ -188,7 +168,7 @@ def _fill(database_url: str, users: int) -> None:
         # The service does this itself, but only the users' table can be filled.
         migrate(database_url)
         fill(database_url, users)
-    except (LadderError, RuntimeError) as error:
+    except LadderError as error:
         sentence = f"The database cannot be filled with made-up users: {str(error).rstrip('.')}."
         raise _Refused(sentence, _FAILED) from error
 

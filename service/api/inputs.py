@@ -9,8 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from litestar.exceptions import InternalServerException
 
-from service.api.problems import UnsupportedMediaType
-from service.errors import Invalid
+from service.errors import Invalid, UnsupportedMediaType
 from service.model import RESERVED_IDS, USER_ID, Token, UserId, Version
 from service.ranking.answers import Demand
 

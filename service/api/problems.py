@@ -17,6 +17,7 @@ from service.errors import (
     OutcomeUnknown,
     PreconditionFailed,
     Unavailable,
+    UnsupportedMediaType,
     UsernameTaken,
 )
 
@@ -32,6 +33,7 @@ _BY_ERROR: dict[type[LadderError], tuple[int, str, str]] = {
     NotFound: (404, "not-found", "Not found"),
     UsernameTaken: (409, "username-taken", "The username is taken"),
     IdTaken: (409, "id-taken", "The id is taken"),
+    UnsupportedMediaType: (415, "unsupported-media-type", "Unsupported media type"),
     PreconditionFailed: (412, "precondition-failed", "The user has changed"),
     Unavailable: (503, "unavailable", "Temporarily unavailable"),
     OutcomeUnknown: (503, "outcome-unknown", "It is unknown whether the write was carried out"),
@@ -51,13 +53,6 @@ _DETAIL = {
 _INTERNAL = (500, "internal", "Internal error")
 
 _log = structlog.get_logger(__name__)
-
-
-class UnsupportedMediaType(LadderError):
-    """The body must be application/json in UTF-8."""
-
-
-_BY_ERROR[UnsupportedMediaType] = (415, *_BY_STATUS[415])
 
 
 class FieldProblem(msgspec.Struct, frozen=True):

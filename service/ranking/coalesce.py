@@ -3,7 +3,7 @@ Gather concurrent calls into batches: the one mechanism against herds, instead o
 
 A batch goes out at once when there is room for one (no timer); what arrives meanwhile gathers for the
 next. A call never joins a batch that is already under way, so every answer comes from a store call that
-began after the request had arrived: nothing is stale, nothing expires, nothing needs invalidating.
+began after the request had arrived: nothing is kept, so nothing expires or needs invalidating.
 """
 
 from __future__ import annotations

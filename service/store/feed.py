@@ -17,9 +17,9 @@ from service.model import Change, Cursor, Version
 from service.store.postgres import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
+    KEEPALIVES,
     QUERIES,
     SESSION_OPTIONS,
-    VANISHED,
     Connection,
     answering,
     translated,
@@ -55,7 +55,7 @@ class Feed:
                 connect_timeout=CONNECT_SECONDS,
                 options=f"{SESSION_OPTIONS} -c idle_session_timeout=5s",
                 prepare_threshold=2,
-                **VANISHED,
+                **KEEPALIVES,
             )
         return self
 

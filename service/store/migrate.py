@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 
+from service.errors import SchemaMismatch
 from service.store.postgres import SESSION_OPTIONS, translated
 
 DIRECTORY = Path(__file__).parent / "migrations"
@@ -23,8 +24,8 @@ def migrate(database_url: str, *, directory: Path = DIRECTORY) -> list[str]:
     """
     Bring the database's schema up to date; return the names of the files applied now.
 
-    Raises `Unavailable` if Postgres cannot be reached, and `RuntimeError` if a file that was applied
-    earlier has changed since. Migrations of a newer release are left alone: they only add.
+    Raises `Unavailable` if Postgres cannot be reached, and `SchemaMismatch` if a file that was
+    applied earlier has changed since. Migrations of a newer release are left alone: they only add.
     """
     files = sorted(directory.glob("[0-9][0-9][0-9][0-9]_*.sql"))
     with (
@@ -51,5 +52,5 @@ def migrate(database_url: str, *, directory: Path = DIRECTORY) -> list[str]:
                 done.append(file.name)
             elif applied[file.name] != digest:
                 message = f"migration {file.name} was changed after it had been applied"
-                raise RuntimeError(message)
+                raise SchemaMismatch(message)
         return done

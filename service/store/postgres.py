@@ -38,7 +38,7 @@ FALLBACK_OPTIONS = f"{SESSION_OPTIONS} -c statement_timeout=500ms"
 
 
 # A host that vanished without closing its connections is noticed within about ten seconds.
-VANISHED: dict[str, Any] = {
+KEEPALIVES: dict[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 2,
@@ -97,7 +97,7 @@ def _pool(
             "connect_timeout": CONNECT_SECONDS,
             "options": options,
             "row_factory": tuple_row,
-            **VANISHED,
+            **KEEPALIVES,
             "prepare_threshold": 2,
         },
         # After a restart of Postgres every pooled connection is dead; a write sent on one would end as

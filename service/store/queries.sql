@@ -1,4 +1,4 @@
--- Every statement of the service. Each is one round trip and sees one snapshot.
+-- The statements of the ledger and the feed. Each is one round trip and sees one snapshot.
 -- A user is always read as: id, username, rating, version, created_at, updated_at.
 
 -- name: users

@@ -204,7 +204,7 @@ def test_port_in_use_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         with launched(tmp_path, taken, "--data", "data", stores={}) as ladder:
-            sentence = f"Port {taken} on 127.0.0.1 is in use: choose another one with --port.\n"
+            sentence = f"Port {taken} on 127.0.0.1 is in use: choose another one.\n"
 
             assert ladder.end() == (2, "", sentence)
             assert not (tmp_path / "data").exists()

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from litestar.datastructures import Headers
 
 from service.api import inputs
-from service.api.problems import UnsupportedMediaType
-from service.errors import Invalid
+from service.errors import Invalid, UnsupportedMediaType
 from service.model import USER_ID
 
 if TYPE_CHECKING:
