@@ -7,10 +7,12 @@ that feeds. Losing the lock is harmless: every page is guarded by a token in Red
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
 
+from service.errors import LadderError
 from service.model import Change, Cursor, Version
 from service.store.postgres import (
     ANSWER_SECONDS,
@@ -57,6 +59,11 @@ class Feed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._connection is not None:
+            if error is None:
+                # The server notices the end of a session a moment later than we do; whoever asks for the
+                # lock in between would find it taken by nobody.
+                with suppress(LadderError):
+                    await self._read("unlock")
             await self._connection.close()
 
     async def try_lock(self) -> bool:

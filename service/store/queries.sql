@@ -161,3 +161,7 @@ SELECT * FROM (
 -- name: try_lock
 -- Take the feeding lock for this session, if nobody has it.
 SELECT pg_try_advisory_lock(%(key)s);
+
+-- name: unlock
+-- Give up every lock of this session.
+SELECT pg_advisory_unlock_all();

@@ -74,7 +74,7 @@ def thorough(examples: int) -> settings:
 
 
 @pytest.mark.timeout(300)
-@thorough(1500)
+@thorough(2000)
 @given(rows=boards, window=st.builds(Window, st.integers(1, 30), st.integers(0, 30)), point=points)
 async def test_redis_sql_and_model_agree(pair: Pair, rows: list[tuple[str, int]], window: Window, point: Point) -> None:
     """Rank, position and both kinds of page are equal from either store and equal to the model's."""

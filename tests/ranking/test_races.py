@@ -19,7 +19,9 @@ USERS = [UserId(f"user-{number:02}") for number in range(20)]
 
 async def _two_instances(stack: AsyncExitStack, settings: Settings) -> list[Ladder]:
     ladders = [await stack.enter_async_context(opened(settings)) for _ in range(2)]
-    await ready(ladders[0])
+    # Both: until a process knows which history Postgres is, its puts are left to the tailer.
+    for ladder in ladders:
+        await ready(ladder)
     return ladders
 
 
