@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request, Response, get
 
 import service
-from service.api.users import json
+from service.api.answers import json_response
 from service.errors import LadderError, Unavailable
 from service.ranking.breaker import BreakerState
 from service.ranking.choice import FRESH_LAG_MS
@@ -102,13 +102,13 @@ async def _examine(request: Request[Any, Any, Any]) -> Health:
 async def get_health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the state of the service and its stores; 503 only when no read can be served."""
     health = await _examine(request)
-    return json(health, status=503 if health.status == "down" else 200, headers=_HEADERS)
+    return json_response(health, status=503 if health.status == "down" else 200, headers=_HEADERS)
 
 
 @get("/health/live")
 async def get_live() -> Response[bytes]:
     """Return at once: the event loop turns. Asks no store."""
-    return json({"status": "live"}, headers=_HEADERS)
+    return json_response({"status": "live"}, headers=_HEADERS)
 
 
 @get("/health/ready")
@@ -118,6 +118,6 @@ async def get_ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     with suppress(LadderError):
         state = await _soon(ladder.mirror_state())
         if state is not None and ladder.trusts(state):
-            return json({"status": "ready"}, headers=_HEADERS)
+            return json_response({"status": "ready"}, headers=_HEADERS)
     await _soon(ladder.ping_ledger())
-    return json({"status": "ready"}, headers=_HEADERS)
+    return json_response({"status": "ready"}, headers=_HEADERS)

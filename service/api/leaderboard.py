@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Request, Response, get
 
+from service.api.answers import json_response, rank_headers
 from service.api.inputs import demand, query, some_text, whole
-from service.api.users import json, rank_headers
 from service.errors import Invalid
 from service.model import Row
 
@@ -38,4 +38,4 @@ async def get_leaderboard(request: Request[Any, Any, Any]) -> Response[bytes]:
         demand=demand(request),
     )
     page = answer.value
-    return json(PageView(page.rows, page.board.total, following), headers=rank_headers([answer]))
+    return json_response(PageView(page.rows, page.board.total, following), headers=rank_headers([answer]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post, put
 
+from service.api.answers import json_response, rank_headers
 from service.api.inputs import (
     TOKEN_HEADER,
     body,
@@ -23,13 +24,20 @@ from service.api.inputs import (
     whole,
 )
 from service.errors import Invalid
-from service.model import DEFAULT_RATING, MAX_RATING, MIN_RATING, NewUser, UserId, Version, new_user_id
+from service.model import (
+    DEFAULT_RATING,
+    MAX_RATING,
+    MIN_RATING,
+    USER_ID,
+    USERNAME,
+    NewUser,
+    UserId,
+    Version,
+    new_user_id,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from service.model import Standing, User
-    from service.ranking.answers import Answer
+    from service.model import Placed, Standing, User
     from service.ranking.ladder import Ladder, Written
 
 Rating = Annotated[int, msgspec.Meta(ge=MIN_RATING, le=MAX_RATING)]
@@ -38,9 +46,9 @@ Rating = Annotated[int, msgspec.Meta(ge=MIN_RATING, le=MAX_RATING)]
 class CreateUser(msgspec.Struct, forbid_unknown_fields=True):
     """Body of POST /users."""
 
-    username: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{3,32}\Z")]
+    username: Annotated[str, msgspec.Meta(pattern="^" + USERNAME.pattern)]
     rating: Rating = DEFAULT_RATING
-    id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")] | msgspec.UnsetType = msgspec.UNSET
+    id: Annotated[str, msgspec.Meta(pattern="^" + USER_ID.pattern)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class SetRating(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,34 +84,11 @@ class Found(msgspec.Struct):
 
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
-_encode = msgspec.json.Encoder().encode
 
 
-def json(value: object, *, status: int = 200, headers: Mapping[str, str]) -> Response[bytes]:
-    """Return a JSON answer."""
-    return Response(_encode(value), status_code=status, headers=dict(headers), media_type="application/json")
-
-
-def rank_headers(answers: Iterable[Answer[Any]]) -> dict[str, str]:
-    """Say what ranked: the least exact source if there are several, the longest lag, the oldest count."""
-    answers = list(answers)
-    sources = {answer.source for answer in answers}
-    lags = [answer.lag_ms for answer in answers if answer.lag_ms is not None]
-    counts = [answer.as_of for answer in answers if answer.as_of is not None]
-    source = "histogram" if "histogram" in sources else "redis" if sources == {"redis"} else "postgres"
-    headers = {"Cache-Control": "no-cache", "X-Rank-Source": source}
-    if lags:
-        headers["X-Mirror-Lag-Ms"] = str(max(lags))
-    if counts:
-        headers["X-Rank-As-Of"] = min(counts).astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if any(answer.stale for answer in answers):
-        headers["X-Data-Stale"] = "true"
-    return headers
-
-
-def _view(user: User, standing: Standing) -> UserView:
+def _view(user: User, place: Standing | Placed) -> UserView:
     return UserView(
-        user.id, user.username, user.rating, standing.rank, standing.position, user.version,
+        user.id, user.username, user.rating, place.rank, place.position, user.version,
         user.created_at, user.updated_at,
     )  # fmt: skip
 
@@ -127,12 +112,8 @@ async def create_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = await body(request, CreateUser)
     new_id = new_user_id() if asked.id is msgspec.UNSET else not_reserved(asked.id)
     written = await _ladder(request).create(NewUser(new_id, asked.username, asked.rating))
-    user, placed = written.user, written.placed
-    view = UserView(
-        user.id, user.username, user.rating, placed.rank, placed.position, user.version,
-        user.created_at, user.updated_at,
-    )  # fmt: skip
-    return json(view, status=201, headers={"Location": f"/users/{user.id}", **_write_headers(written)})
+    headers = {"Location": f"/users/{written.user.id}", **_write_headers(written)}
+    return json_response(_view(written.user, written.placed), status=201, headers=headers)
 
 
 @get("/users/{user_id:str}")
@@ -145,7 +126,7 @@ async def get_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     known = header_list(request, "if-none-match")
     if known is not None and _matches(known, tag):
         return Response(b"", status_code=304, headers=headers, media_type="application/json")
-    return json(view, headers=headers)
+    return json_response(view, headers=headers)
 
 
 def _matches(header: str, tag: str) -> bool:
@@ -168,7 +149,7 @@ async def put_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
         user.id, user.username, user.rating, placed.rank, placed.position, user.version,
         user.created_at, user.updated_at, written.previous_rating, placed.previous_rank,
     )  # fmt: skip
-    return json(view, headers=_write_headers(written))
+    return json_response(view, headers=_write_headers(written))
 
 
 @get("/users/search", opt={"query": {"username": some_text, "limit": whole(1, 100)}})
@@ -180,7 +161,7 @@ async def search_users(request: Request[Any, Any, Any]) -> Response[bytes]:
     prefix, wanted = asked["username"], demand(request)
     # No user's name has another character, so the answer is known; `%` and `_` never meet SQL's LIKE.
     if not _PREFIX.match(prefix):
-        return json(Found([]), headers=rank_headers([]))
+        return json_response(Found([]), headers=rank_headers([]))
     answers = await _ladder(request).search(prefix, limit=asked.get("limit", 20), demand=wanted)
     found = [_view(answer.value.user, answer.value.standing) for answer in answers]
-    return json(Found(found), headers=rank_headers(answers))
+    return json_response(Found(found), headers=rank_headers(answers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 
-from service.api.users import rank_headers
+from service.api.answers import rank_headers
 from service.ranking.answers import Answer
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
