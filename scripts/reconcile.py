@@ -196,6 +196,8 @@ def _print(report: Report, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(report).decode())
         return
+    if report.error and not report.checked:
+        return
     counts = ", ".join(f"{getattr(report, drift):,} {drift}" for drift in DRIFTS if getattr(report, drift))
     outcome = f"{report.repaired:,} repaired, {report.raced:,} overtaken, {report.remaining:,} left"
     print(
