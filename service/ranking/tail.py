@@ -136,10 +136,16 @@ class Tailer:
 
     async def _load(self, feed: Feed, state: State, progress: Callable[[int], None]) -> str:
         """Put every user on the board, in id order from where a load before this one ended."""
-        token, after, loaded = state.token, state.loaded, state.users
-        while users := await feed.users_after(after, limit=LOAD_ROWS):
+        token, loaded = state.token, state.users
+        users = await feed.users_after(state.loaded, limit=LOAD_ROWS)
+        while users:
             after = users[-1].id
-            news, token = await self._mirror.feed([Feeding(users, loaded=after)], epoch=state.epoch, token=token)
+            # Postgres reads the next ones while Redis takes these.
+            following = asyncio.ensure_future(feed.users_after(after, limit=LOAD_ROWS))
+            try:
+                news, token = await self._mirror.feed([Feeding(users, loaded=after)], epoch=state.epoch, token=token)
+            finally:
+                users = await following
             loaded += news
             progress(loaded)
         _log.info("mirror.loaded", users=loaded)
