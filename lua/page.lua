@@ -7,7 +7,7 @@
 -- ARGV[3]      next_token: random; the next page must present it
 -- ARGV[4]      cursor_xact: where the tail stands after this page, "" to leave it
 -- ARGV[5]      cursor_id: likewise
--- ARGV[6]      loaded: last id of a load, "" to leave it
+-- ARGV[6]      loaded: where a load goes on, "" to leave it
 -- ARGV[7]      applied: server time in ms; every commit older than that is on the board once this page is;
 --              "" to leave it
 -- ARGV[8]      ready: "1" when ranks may be read from now on, "" to leave it

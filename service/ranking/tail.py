@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.25
 STANDBY_SECONDS = 1.0
-LOAD_ROWS = 1000
-"""Users in one SELECT of a load, and in one pipeline of small pages: the event loop is held only that long."""
+LOAD_PAGES = 12
+"""Pages of the table in one SELECT of a load, some 80 users each, and in one pipeline of small script calls: the
+event loop is held only that long."""
 TAIL_ROWS = 1000
 """Changes in one SELECT of the tail."""
 
@@ -135,19 +136,30 @@ class Tailer:
         return begun
 
     async def _load(self, feed: Feed, state: State, progress: Callable[[int], None]) -> str:
-        """Put every user on the board, in id order from where a load before this one ended."""
+        """
+        Put every user on the board, in the order of the table's file, from where a load before this one ended.
+
+        A row that moves behind the walk was written after it began, and is the tail's to bring. Raises
+        `Refused` if the table was rewritten meanwhile: the next cycle walks the new file.
+        """
         token, loaded = state.token, state.users
-        users = await feed.users_after(state.loaded, limit=LOAD_ROWS)
-        while users:
-            after = users[-1].id
+        file, pages = await feed.heap()
+        begun_file, _, begun_page = state.loaded.partition(":")
+        page = int(begun_page) if begun_file == file else 0
+        users = await feed.rows(page, page + LOAD_PAGES)
+        while page < pages:
+            page += LOAD_PAGES
             # Postgres reads the next ones while Redis takes these.
-            following = asyncio.ensure_future(feed.users_after(after, limit=LOAD_ROWS))
+            following = asyncio.ensure_future(feed.rows(page, page + LOAD_PAGES))
             try:
-                news, token = await self._mirror.feed([Feeding(users, loaded=after)], epoch=state.epoch, token=token)
+                taken = Feeding(users, loaded=f"{file}:{page}")
+                news, token = await self._mirror.feed([taken], epoch=state.epoch, token=token)
             finally:
                 users = await following
             loaded += news
             progress(loaded)
+        if file != (await feed.heap())[0]:
+            raise Refused
         _log.info("mirror.loaded", users=loaded)
         return token
 

@@ -84,10 +84,6 @@ class Feed:
         ((horizon, version),) = await self._read("origin")
         return Cursor(horizon), Version(version)
 
-    async def users_after(self, after: str, *, limit: int) -> list[Change]:
-        """Return the next users by id."""
-        return [Change(*row) for row in await self._read("load", after=after, limit=limit)]
-
     async def users(self, ids: Sequence[UserId]) -> dict[UserId, Change]:
         """Return those of these users that exist now. O(ids * log n)."""
         # No text of Postgres' holds a NUL; an id typed into Redis by hand may.

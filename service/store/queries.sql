@@ -123,10 +123,6 @@ FROM pg_control_system();
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text, CASE WHEN is_called THEN last_value ELSE 0 END
 FROM users_version_seq;
 
--- name: load
--- Users by id after `after`, for an empty mirror.
-SELECT id, version, rating, username FROM users WHERE id > %(after)s ORDER BY id LIMIT %(limit)s;
-
 -- name: inspect
 -- What the mirror should hold about these users.
 SELECT id, version, rating, username FROM users WHERE id = ANY(%(ids)s::text[]);

@@ -39,7 +39,6 @@ def connection(stores: Any) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         ("slice_after", {"limit": 10, "rating": 1520, "username": "player-9"}, {"idx_users_rating_username"}),
         ("standings", {"ids": ["a"]}, {"users_pkey", "idx_users_rating_username"}),
         ("places", {"ids": ["a"], "snapshot": "1:1:"}, {"users_pkey", "idx_users_rating_username"}),
-        ("load", {"after": "a", "limit": 1000}, {"users_pkey"}),
         ("inspect", {"ids": ["a", "b"]}, {"users_pkey"}),
         ("present", {"ids": ["a", "b"]}, {"Index Only Scan using users_pkey"}),
         ("rows", {"first": "(2,0)", "last": "(22,0)"}, {"Tid Range Scan on users"}),
