@@ -210,6 +210,22 @@ async def test_a_load_that_died_is_resumed(ledger, board, tailer, settings) -> N
     await assert_mirror_equals_ledger(settings)
 
 
+async def test_a_table_that_is_rewritten_during_a_load_is_walked_again(ledger, board, tailer, settings) -> None:
+    """Rows have moved to another file and other places in it: none is left out."""
+    insert(ledger, 3000)
+    ledger.execute("DELETE FROM users WHERE rating < 1430")
+
+    def rewrite_once(_: int) -> None:
+        if not board.exists("rewritten"):
+            board.set("rewritten", 1, ex=60)
+            ledger.execute("VACUUM FULL users")
+
+    await tailer.catch_up(progress=rewrite_once)
+
+    assert board.exists("rewritten")
+    await assert_mirror_equals_ledger(settings)
+
+
 async def test_two_tailers_without_a_lock_do_no_harm(ledger, settings, mirror) -> None:
     """The token chain, not the lock, is what keeps the board right: both feed, one page wins at a time."""
     insert(ledger, 1200)
