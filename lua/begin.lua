@@ -4,9 +4,9 @@
 -- KEYS[3]      state: hash; hash tag of the board
 -- ARGV[1]      seen: the epoch the caller decided on, "" for none
 -- ARGV[2]      epoch: the new one, random
--- ARGV[3]      token: random; the first page must present it
+-- ARGV[3]      token: random; the first batch must present it
 -- ARGV[4]      source: identity of the Postgres the load reads
--- ARGV[5]      cursor_xact: the horizon before the load's first read, where the tail starts
+-- ARGV[5]      checkpoint_xact: the horizon before the load's first read, where the tail starts
 -- ARGV[6]      floor: the newest version given out before that read (decimal)
 -- ARGV[7]      layout: number of this data layout
 -- Returns      {"ok"}, or {"epoch"} when somebody else has begun since; nothing is written then
@@ -17,9 +17,9 @@
 
 local board_key, users_key, state_key = KEYS[1], KEYS[2], KEYS[3]
 local seen, epoch, token, source = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local cursor_xact, floor, layout = ARGV[5], ARGV[6], ARGV[7]
+local checkpoint_xact, floor, layout = ARGV[5], ARGV[6], ARGV[7]
 
-if #ARGV ~= 7 or epoch == "" or token == "" or cursor_xact == "" or not string.find(floor, "^%d+$") then
+if #ARGV ~= 7 or epoch == "" or token == "" or checkpoint_xact == "" or not string.find(floor, "^%d+$") then
     return redis.error_reply("BADARG begin takes seven arguments, the floor a whole number")
 end
 -- Anything may stand there after a mishap; what is no hash has no epoch.
@@ -30,5 +30,5 @@ end
 
 redis.call("UNLINK", board_key, users_key, state_key)
 redis.call("HSET", state_key, "fmt", layout, "src", source, "epoch", epoch, "tok", token, "ready", "0", "n", "0",
-    "cx", cursor_xact, "ci", "", "ld", "", "applied", "0", "floor", floor)
+    "cx", checkpoint_xact, "ci", "", "ld", "", "applied", "0", "floor", floor)
 return { "ok" }

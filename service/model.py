@@ -170,7 +170,7 @@ class Change(msgspec.Struct, frozen=True):
     username: str | None
 
 
-class Cursor(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True):
     """A place in Postgres' order (xact, id): every change at or before it is in the mirror."""
 
     xact: str

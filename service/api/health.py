@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response, get
 
 import service
 from service.api.answers import json_response
-from service.errors import LadderError, Unavailable
+from service.errors import LadderError
 from service.ranking.breaker import BreakerState
 from service.ranking.choice import FRESH_LAG_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from service.ranking.ladder import Ladder
-
-ANSWER_SECONDS = 0.5
-"""How long a store may take to be called up."""
-
-T = TypeVar("T")
 
 _HEADERS = {"Cache-Control": "no-store"}
 
@@ -61,21 +54,9 @@ class Health(msgspec.Struct):
     fallback: FallbackHealth
 
 
-async def _soon(answer: Coroutine[Any, Any, T]) -> T:
-    """Return the answer; raises `Unavailable` if it does not come in time. What is late ends by itself."""
-    task = asyncio.ensure_future(answer)
-    done, _ = await asyncio.wait({task}, timeout=ANSWER_SECONDS)
-    if not done:
-        task.add_done_callback(lambda late: late.cancelled() or late.exception())
-        raise Unavailable
-    return task.result()
-
-
 async def _examine(request: Request[Any, Any, Any]) -> Health:
     ladder: Ladder = request.app.state.ladder
-    postgres, state = await asyncio.gather(
-        _soon(ladder.ping_ledger()), _soon(ladder.mirror_state()), return_exceptions=True
-    )
+    postgres, state = await asyncio.gather(ladder.ping_ledger(), ladder.mirror_state(), return_exceptions=True)
     for outcome in (postgres, state):
         if isinstance(outcome, BaseException) and not isinstance(outcome, LadderError):
             raise outcome
@@ -116,8 +97,8 @@ async def get_ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return 200 while some store can serve reads; whichever says so first is enough."""
     ladder: Ladder = request.app.state.ladder
     with suppress(LadderError):
-        state = await _soon(ladder.mirror_state())
+        state = await ladder.mirror_state()
         if state is not None and ladder.trusts(state):
             return json_response({"status": "ready"}, headers=_HEADERS)
-    await _soon(ladder.ping_ledger())
+    await ladder.ping_ledger()
     return json_response({"status": "ready"}, headers=_HEADERS)

@@ -52,7 +52,7 @@ WRITE_ROWS = 100
 LEDGER_SECONDS = 2.0
 """How long a read waits for a row of Postgres': past a server that has gone silent."""
 PING_SECONDS = 0.5
-"""How long Postgres has to say that it is there: those who probe us wait a second or less."""
+"""How long a store has to say that it is there: those who probe us wait a second or less."""
 WRITE_SECONDS = 5.0
 """How long a write is waited for. Its outcome is unknown then: it may still be committed."""
 
@@ -187,7 +187,8 @@ class Ladder:
 
     async def mirror_state(self) -> State | None:
         """Return what the mirror says of itself, None if there is none; raises `Unavailable`."""
-        return await self._mirror.state()
+        async with within(PING_SECONDS, Unavailable("Redis did not answer in time")):
+            return await self._mirror.state()
 
     @property
     def breaker(self) -> BreakerState:

@@ -2,8 +2,8 @@
 Incremental reconciliation: follow what Postgres commits and heal the mirror, a few times a second.
 
 Runs in every API process; the one that holds an advisory lock works, the others stand by. The lock only
-saves work. What makes it safe is in Redis: the cursor lives beside the data and moves in the same step,
-guarded by a token chain, so a Redis that fell back to an older state has lost its cursor too and the
+saves work. What makes it safe is in Redis: the checkpoint lives beside the data and moves in the same step,
+guarded by a token chain, so a Redis that fell back to an older state has lost its checkpoint too and the
 tail replays exactly the gap. Each cycle starts from what Redis says, never from what this process
 remembers.
 
@@ -127,8 +127,8 @@ class Tailer:
 
     async def _begin(self, feed: Feed, seen: State | None) -> State:
         # Taken before the load reads its first row: what commits from here on is the tail's to bring.
-        cursor, floor = await feed.origin()
-        await self._mirror.begin(seen=seen, source=self.source, cursor=cursor, floor=floor)
+        checkpoint, floor = await feed.origin()
+        await self._mirror.begin(seen=seen, source=self.source, checkpoint=checkpoint, floor=floor)
         begun = await self._mirror.state()
         if not self._usable(begun):
             raise Refused
@@ -153,7 +153,7 @@ class Tailer:
             following = asyncio.ensure_future(feed.rows(page, page + LOAD_PAGES))
             try:
                 taken = Feeding(users, loaded=f"{file}:{page}")
-                news, token = await self._mirror.feed([taken], epoch=state.epoch, token=token)
+                news, token = await self._mirror.feed(taken, epoch=state.epoch, token=token)
             finally:
                 users = await following
             loaded += news
@@ -171,23 +171,23 @@ class Tailer:
         leave no gap. In the other order a transaction that ends between the two would be in neither.
         """
         now_ms, news = state.now_ms, 0
-        cursor, drained = state.cursor, False
+        checkpoint, drained = state.checkpoint, False
         while not drained:
-            changes, cursor, drained = await feed.unsettled(cursor, limit=TAIL_ROWS)
+            changes, checkpoint, drained = await feed.unsettled(checkpoint, limit=TAIL_ROWS)
             if changes:
-                applied, token = await self._mirror.feed([Feeding(changes)], epoch=state.epoch, token=token)
+                applied, token = await self._mirror.feed(Feeding(changes), epoch=state.epoch, token=token)
                 news += applied
-        cursor, drained = state.cursor, False
+        checkpoint, drained = state.checkpoint, False
         while not drained:
-            changes, cursor, drained = await feed.changes(cursor, limit=TAIL_ROWS)
+            changes, checkpoint, drained = await feed.changes(checkpoint, limit=TAIL_ROWS)
             # The clock was Redis's own, read before the first query: however long this took, every commit
-            # older than that is now on the board. An idle page says so too; it also moves the token.
-            page = (
-                Feeding(changes, cursor=cursor, applied_ms=now_ms, ready=True)
+            # older than that is now on the board. An idle batch says so too; it also moves the token.
+            feeding = (
+                Feeding(changes, checkpoint=checkpoint, applied_ms=now_ms, ready=True)
                 if drained
-                else Feeding(changes, cursor=cursor)
+                else Feeding(changes, checkpoint=checkpoint)
             )
-            applied, token = await self._mirror.feed([page], epoch=state.epoch, token=token)
+            applied, token = await self._mirror.feed(feeding, epoch=state.epoch, token=token)
             news += applied
         if news:
             _log.info("tail.healed", rows=news)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from service.errors import LadderError
-from service.model import Change, Cursor, Version
+from service.model import Change, Checkpoint, Version
 from service.store.postgres import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
@@ -79,10 +79,10 @@ class Feed:
         """Return the identity of this database's history; `Unavailable` or `StoreBug` on a standby."""
         return str((await self._read("source"))[0][0])
 
-    async def origin(self) -> tuple[Cursor, Version]:
+    async def origin(self) -> tuple[Checkpoint, Version]:
         """Return where the tail must start after a load that begins now, and the newest version given out."""
         ((horizon, version),) = await self._read("origin")
-        return Cursor(horizon), Version(version)
+        return Checkpoint(horizon), Version(version)
 
     async def users(self, ids: Sequence[UserId]) -> dict[UserId, Change]:
         """Return those of these users that exist now. O(ids * log n)."""
@@ -104,23 +104,23 @@ class Feed:
         """Return the users that lie in the pages from `first` to before `last`."""
         return [Change(*row) for row in await self._read("rows", first=f"({first},0)", last=f"({last},0)")]
 
-    async def changes(self, cursor: Cursor, *, limit: int) -> tuple[list[Change], Cursor, bool]:
+    async def changes(self, checkpoint: Checkpoint, *, limit: int) -> tuple[list[Change], Checkpoint, bool]:
         """
-        Return what was committed after the cursor, the cursor after it, and whether that was all.
+        Return what was committed after the checkpoint, the checkpoint after it, and whether that was all.
 
         "All" is everything that any transaction below the snapshot's horizon committed.
         """
-        rows = await self._read("changes", xact=cursor.xact, id=cursor.id, limit=limit)
+        rows = await self._read("changes", xact=checkpoint.xact, id=checkpoint.id, limit=limit)
         found = [Change(row[2], row[3], row[4], row[5]) for row in rows if row[2] is not None]
         if len(found) == limit:
-            return found, Cursor(rows[-1][1], rows[-1][2]), False
-        return found, Cursor(rows[0][0]), True
+            return found, Checkpoint(rows[-1][1], rows[-1][2]), False
+        return found, Checkpoint(rows[0][0]), True
 
-    async def unsettled(self, cursor: Cursor, *, limit: int) -> tuple[list[Change], Cursor, bool]:
-        """Return what was committed after the cursor at or above the horizon, as `changes` does."""
-        rows = await self._read("unsettled", xact=cursor.xact, id=cursor.id, limit=limit)
+    async def unsettled(self, checkpoint: Checkpoint, *, limit: int) -> tuple[list[Change], Checkpoint, bool]:
+        """Return what was committed after the checkpoint at or above the horizon, as `changes` does."""
+        rows = await self._read("unsettled", xact=checkpoint.xact, id=checkpoint.id, limit=limit)
         found = [Change(*row[1:]) for row in rows]
-        return found, Cursor(*rows[-1][:2]) if rows else cursor, len(found) < limit
+        return found, Checkpoint(*rows[-1][:2]) if rows else checkpoint, len(found) < limit
 
     async def _read(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
         if self._connection is None:

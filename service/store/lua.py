@@ -53,14 +53,14 @@ RANK = read("rank")
 SLICE_AT = read("slice_at")
 SLICE_AFTER = read("slice_after")
 PUT = read("put")
-PAGE = read("page")
+APPLY = read("apply")
 BEGIN = read("begin")
 STORE_OBJECT = read("store_object")
 PEEK = read("peek")
 FIX = read("fix")
 GHOSTS = read("ghosts")
 RESYNC = read("resync")
-ALL = (RANK, SLICE_AT, SLICE_AFTER, PUT, PAGE, BEGIN, STORE_OBJECT, PEEK, FIX, GHOSTS, RESYNC)
+ALL = (RANK, SLICE_AT, SLICE_AFTER, PUT, APPLY, BEGIN, STORE_OBJECT, PEEK, FIX, GHOSTS, RESYNC)
 
 Command = tuple[Any, ...]
 """A plain command, or a script followed by its number of keys, keys and arguments."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from service.errors import Behind, NotReady
-from service.model import Board, Change, Cursor, Page, Placed, Standing, UserId, Version
+from service.model import Board, Change, Checkpoint, Page, Placed, Standing, UserId, Version
 from service.order import decode, encode, ranked
 from service.store import lua, objects
 from service.store.keys import LAYOUT, BoardKeys, user_object
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PUT_ROWS = 100
-"""Rows of one put or page: few enough to keep every script under 2 ms."""
+"""Rows of one put or apply: few enough to keep every script under 2 ms."""
 ANY_SOURCE = ""
 """Passed as the source when it is not known: a board of any history is accepted."""
 
 
 class Refused(Exception):
-    """A page came from somebody who does not know the board's present epoch or token; nothing was written."""
+    """A batch came from somebody who does not know the board's present epoch or token; nothing was written."""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class State(msgspec.Struct, frozen=True):
     token: str
     ready: bool
     intact: bool
-    cursor: Cursor
+    checkpoint: Checkpoint
     loaded: str
     users: int
     lag_ms: int
@@ -54,10 +54,10 @@ class State(msgspec.Struct, frozen=True):
 
 
 class Feeding(msgspec.Struct, frozen=True):
-    """A page for the board: changes, and what becomes true with them. None leaves a mark as it is."""
+    """Changes for the board, and what becomes true with them. None leaves a mark as it is."""
 
     changes: Sequence[Change] = ()
-    cursor: Cursor | None = None
+    checkpoint: Checkpoint | None = None
     loaded: str | None = None
     applied_ms: int | None = None
     ready: bool = False
@@ -161,7 +161,7 @@ class Mirror:
                 token=fields["tok"],
                 ready=fields["ready"] == "1",
                 intact=int(fields["n"]) == members <= known,
-                cursor=Cursor(fields["cx"], fields["ci"]),
+                checkpoint=Checkpoint(fields["cx"], fields["ci"]),
                 loaded=fields["ld"],
                 users=members,
                 lag_ms=max(now_ms - int(fields["applied"]), 0),
@@ -170,21 +170,19 @@ class Mirror:
         except (KeyError, ValueError):
             return None
 
-    async def begin(self, *, seen: State | None, source: str, cursor: Cursor, floor: Version) -> str:
+    async def begin(self, *, seen: State | None, source: str, checkpoint: Checkpoint, floor: Version) -> None:
         """
-        Empty the board and start a new epoch; returns its first token.
+        Empty the board and start a new epoch.
 
         Raises `Refused` if the epoch is no longer the one that was `seen`.
         """
-        token = secrets.token_hex(8)
-        epoch = seen.epoch if seen else await self._broken_epoch()
+        was = seen.epoch if seen else await self._broken_epoch()
+        epoch, token = secrets.token_hex(8), secrets.token_hex(8)
         (reply,) = await lua.pipeline(
-            self._client,
-            [(lua.BEGIN, *self._all_keys, epoch, secrets.token_hex(8), token, source, cursor.xact, floor, LAYOUT)],
+            self._client, [(lua.BEGIN, *self._all_keys, was, epoch, token, source, checkpoint.xact, floor, LAYOUT)]
         )
         if reply[0] != b"ok":
             raise Refused
-        return token
 
     async def _broken_epoch(self) -> str:
         # A state hash that lost some of its fields may still have its epoch.
@@ -194,22 +192,21 @@ class Mirror:
             return ""
         return (epoch or b"").decode()
 
-    async def feed(self, pages: Sequence[Feeding], *, epoch: str, token: str) -> tuple[int, str]:
+    async def feed(self, feeding: Feeding, *, epoch: str, token: str) -> tuple[int, str]:
         """
-        Apply pages in order; returns how many rows were news and the token for the next page.
+        Apply changes in order; returns how many were news and the token for the next call.
 
-        Raises `Refused` when the board is not the one the caller knows; of the pages none after the
-        refused one was written, because each must present the token of the one before it.
+        Raises `Refused` when the board is not the one the caller knows; of the script calls none after the
+        refused one wrote anything, because each must present the token of the one before it.
         """
         commands: list[lua.Command] = []
-        for page in pages:
-            chunks = list(_chunks(page.changes, PUT_ROWS)) or [()]
-            for chunk in chunks:
-                # The marks hold once the last row is in, and not before.
-                marks = page if chunk is chunks[-1] else Feeding()
-                following = secrets.token_hex(8)
-                commands.append((lua.PAGE, *self._all_keys, epoch, token, following, *_marks(marks), *_rows(chunk)))
-                token = following
+        chunks = list(_chunks(feeding.changes, PUT_ROWS)) or [()]
+        for chunk in chunks:
+            # The marks hold once the last row is in, and not before.
+            marks = feeding if chunk is chunks[-1] else Feeding()
+            following = secrets.token_hex(8)
+            commands.append((lua.APPLY, *self._all_keys, epoch, token, following, *_marks(marks), *_rows(chunk)))
+            token = following
         news = 0
         for reply in await lua.pipeline(self._client, commands):
             if reply[0] != b"ok":
@@ -257,13 +254,13 @@ def _placed(outcome: bytes, rank: int | bytes, position: int | bytes, previous: 
     return Placed(_OUTCOMES[outcome], int(rank), int(position), None if previous == b"" else int(previous))
 
 
-def _marks(page: Feeding) -> tuple[Any, ...]:
+def _marks(feeding: Feeding) -> tuple[Any, ...]:
     return (
-        page.cursor.xact if page.cursor else "",
-        page.cursor.id if page.cursor else "",
-        page.loaded or "",
-        "" if page.applied_ms is None else page.applied_ms,
-        "1" if page.ready else "",
+        feeding.checkpoint.xact if feeding.checkpoint else "",
+        feeding.checkpoint.id if feeding.checkpoint else "",
+        feeding.loaded or "",
+        "" if feeding.applied_ms is None else feeding.applied_ms,
+        "1" if feeding.ready else "",
     )
 
 

@@ -143,7 +143,7 @@ SELECT id, version, rating, username FROM users WHERE ctid >= %(first)s::tid AND
 -- name: changes
 -- What transactions below the horizon committed after (xact, id): users, and tombstones without a rating.
 -- Horizon and rows come from one snapshot: every transaction below it was finished, so nothing that
--- commits later can belong before the cursor.
+-- commits later can belong before the checkpoint.
 WITH now AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS horizon)
 SELECT now.horizon::text, change.xact::text, change.id, change.version, change.rating, change.username
 FROM now LEFT JOIN LATERAL (
@@ -160,7 +160,7 @@ ORDER BY change.xact, change.id;
 
 -- name: unsettled
 -- As changes, but committed at or above the horizon: while older transactions are still open these may be
--- applied early, but the cursor must not pass them. The scalar subquery keeps it an index range.
+-- applied early, but the checkpoint must not pass them. The scalar subquery keeps it an index range.
 SELECT * FROM (
     (SELECT xact::text, id, version, rating, username FROM users
      WHERE xact >= (SELECT pg_snapshot_xmin(pg_current_snapshot())) AND (xact, id) > (%(xact)s::xid8, %(id)s::text)

@@ -78,34 +78,34 @@ class Scripts:
         epoch: str = "epoch",
         token: str = "token",
         source: str = SOURCE,
-        cursor_xact: str = "700",
+        checkpoint_xact: str = "700",
         floor: int = 0,
     ) -> list[Any]:
         """Empty the board."""
-        return self.call(lua.BEGIN, BOARD_USERS_STATE, seen, epoch, token, source, cursor_xact, floor, 1)
+        return self.call(lua.BEGIN, BOARD_USERS_STATE, seen, epoch, token, source, checkpoint_xact, floor, 1)
 
-    def page(
+    def apply(
         self,
         *rows: Row,
         epoch: str = "epoch",
         token: str | None = None,
         next_token: str | None = None,
-        cursor: tuple[str, str] = ("", ""),
+        checkpoint: tuple[str, str] = ("", ""),
         loaded: str = "",
         applied: int | str = "",
         ready: str = "",
     ) -> list[Any]:
         """Apply a page; without a token, as the one who wrote the page before it."""
         presented = self.state("tok") if token is None else token
-        marks = (epoch, presented, next_token or next(self._tokens), *cursor, loaded, applied, ready)
-        return self.call(lua.PAGE, BOARD_USERS_STATE, *marks, *(field for row in rows for field in row.fields()))
+        marks = (epoch, presented, next_token or next(self._tokens), *checkpoint, loaded, applied, ready)
+        return self.call(lua.APPLY, BOARD_USERS_STATE, *marks, *(field for row in rows for field in row.fields()))
 
     def start(self, *rows: Row, floor: int = 0) -> None:
         """Begin a board, load the rows and declare it ready."""
         assert self.begin(seen=self.state("epoch"), floor=floor) == ["ok"]
         for first in range(0, len(rows), MAX_ROWS):
-            self.page(*rows[first : first + MAX_ROWS])
-        assert self.page(applied=self.now_ms(), ready="1") == ["ok", 0]
+            self.apply(*rows[first : first + MAX_ROWS])
+        assert self.apply(applied=self.now_ms(), ready="1") == ["ok", 0]
 
     def put(self, *rows: Row, source: str = SOURCE) -> list[Any]:
         """Put rows; returns the status, then (outcome, rank, position, rank before) per row, without the lag."""

@@ -78,7 +78,7 @@ def test_a_board_that_is_gone_is_not_the_one_seen(scripts: Scripts) -> None:
 def test_a_repeated_call_does_not_begin_again(scripts: Scripts) -> None:
     """After a lost answer the same call finds the epoch moved, and wipes nothing of what came meanwhile."""
     scripts.begin()
-    scripts.page(ANNA)
+    scripts.apply(ANNA)
 
     with scripts.unchanged():
         assert ["epoch"] == scripts.begin()
@@ -98,7 +98,7 @@ def test_pages_and_writes_from_before_are_refused(scripts: Scripts) -> None:
     scripts.begin(seen="epoch", epoch="second", floor=42)
 
     with scripts.unchanged():
-        assert ["epoch"] == scripts.page(ANNA, epoch="epoch")
+        assert ["epoch"] == scripts.apply(ANNA, epoch="epoch")
         assert ["ok", ("floor", "", "", "")] == scripts.put(ANNA._replace(version=42))
 
 

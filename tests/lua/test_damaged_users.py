@@ -39,7 +39,7 @@ def test_a_page_heals_a_field_that_has_no_version(scripts: Scripts, held: str) -
     scripts.start(CARL)
     scripts.client.hset(KEYS.users, "a", held)
 
-    assert ["ok", 2] == scripts.page(BERT, ANNA)
+    assert ["ok", 2] == scripts.apply(BERT, ANNA)
     assert [("carl", "c", 1600), ("anna", "a", 1500), ("bert", "b", 1500)] == scripts.contents().board
     assert "3" == scripts.state("n")
 

@@ -84,8 +84,8 @@ CASES: dict[str, tuple[Script, Callable[[list[Row], int], tuple[Any, ...]]]] = {
             *put(rows[call + 1 :: 200][:LOST_RACES], 1, 0)[1:],
         ),
     ),
-    "page": (
-        lua.PAGE,
+    "apply": (
+        lua.APPLY,
         lambda rows, call: (
             *("epoch", f"t{call}", f"t{call + 1}", "1", "a", "", "", ""),
             *(
@@ -134,7 +134,7 @@ def test_no_call_holds_the_server_for_long(scripts: Scripts, loaded: list[Row], 
     """
     script, arguments = CASES[case]
     keys = BOARD_STATE if script in (lua.SLICE_AT, lua.SLICE_AFTER) else BOARD_USERS_STATE
-    scripts.page(next_token="t0")
+    scripts.apply(next_token="t0")
     scripts.client.execute_command("SCRIPT", "LOAD", script.text)
 
     with calls_logged(scripts):

@@ -112,8 +112,8 @@ def test_the_data_model_names_who_writes_a_key(table: str) -> None:
         ("rank", "-- KEYS[2] ", "-- KEYS[4] ", "the header's parts are"),
         ("rank", "-- Complexity   O(m log n), n = board size, m = ids\n", "", "the header's parts are"),
         (
-            "page",
-            "-- ARGV[2]      token: the one the caller read, or wrote with its previous page\n",
+            "apply",
+            "-- ARGV[2]      token: the one the caller read, or wrote with its previous batch\n",
             "",
             "header's parts",
         ),

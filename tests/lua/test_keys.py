@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.model import Change, Cursor, Point, Rated, User, UserId, Version, Window
+from service.model import Change, Checkpoint, Point, Rated, User, UserId, Version, Window
 from service.store import lua
 from service.store.inspection import Fix, Inspection
 from service.store.keys import BoardKeys, user_object
@@ -85,11 +85,11 @@ async def test_every_call_of_the_mirror_stays_in_one_slot(mirror: Mirror, monkey
 
 async def use_every_verb(mirror: Mirror, inspection: Inspection) -> None:
     """Call every script through the verbs of the mirror and of its inspection."""
-    token = await mirror.begin(seen=await mirror.state(), source="here", cursor=Cursor("1"), floor=Version(0))
+    await mirror.begin(seen=await mirror.state(), source="here", checkpoint=Checkpoint("1"), floor=Version(0))
     state = await mirror.state()
     assert state is not None
     change = Change(UserId("a"), Version(1), 1500, "anna")
-    await mirror.feed([Feeding([change], applied_ms=state.now_ms, ready=True)], epoch=state.epoch, token=token)
+    await mirror.feed(Feeding([change], applied_ms=state.now_ms, ready=True), epoch=state.epoch, token=state.token)
     user = User(UserId("b"), "bert", 1500, Version(2), datetime.now(UTC), datetime.now(UTC))
     await mirror.put([Rated(user, None)], source="here")
     await mirror.standings([UserId("a")], source="here")

@@ -18,7 +18,7 @@ BERT = Row("b", 12, 1600, "bert")
 def test_users_are_told_as_they_are_held(scripts: Scripts) -> None:
     """The field and the score of the member it names; "" for what is not there."""
     scripts.start(ANNA, BERT)
-    scripts.page(Row("gone", 20))
+    scripts.apply(Row("gone", 20))
     scripts.client.hset(KEYS.users, mapping={"odd": "x", "placeless": f"7|{encode('nobody')}"})
 
     assert [

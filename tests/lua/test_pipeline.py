@@ -28,7 +28,7 @@ def put(*rows: Row) -> lua.Command:
 def page(token: str, next_token: str, *rows: Row) -> lua.Command:
     """A page as the product sends it."""
     marks = ("epoch", token, next_token, "", "", "", "", "")
-    return (lua.PAGE, 3, *BOARD_USERS_STATE, *marks, *(field for row in rows for field in row.fields()))
+    return (lua.APPLY, 3, *BOARD_USERS_STATE, *marks, *(field for row in rows for field in row.fields()))
 
 
 def every_call() -> list[lua.Command]:
@@ -47,7 +47,7 @@ def every_call() -> list[lua.Command]:
 def prepare(scripts: Scripts) -> None:
     """Anna's board, whose next page must present `token`."""
     scripts.start(ANNA)
-    scripts.page(next_token="token")
+    scripts.apply(next_token="token")
 
 
 def without_lag(replies: list[Any]) -> list[Any]:

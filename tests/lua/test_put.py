@@ -240,7 +240,7 @@ def test_a_put_tells_the_lag_its_ranks_may_have(scripts: Scripts) -> None:
     assert "" == scripts.call(lua.PUT, BOARD_USERS_STATE, SOURCE, *ANNA.fields_and_before())[1]
 
     before = scripts.now_ms()
-    scripts.page(applied=before - 1500, ready="1")
+    scripts.apply(applied=before - 1500, ready="1")
 
     lag = scripts.call(lua.PUT, BOARD_USERS_STATE, SOURCE, *BERT.fields_and_before())[1]
 

@@ -97,7 +97,7 @@ async def test_of_racing_pages_one_wins(scripts: Scripts, clients: list[Client])
         clients,
         [
             (
-                *(lua.PAGE, 3, *BOARD_USERS_STATE, "epoch", token, f"next{number}"),
+                *(lua.APPLY, 3, *BOARD_USERS_STATE, "epoch", token, f"next{number}"),
                 *("800", f"user{number}", "", "", "", *Row(f"user{number}", 1, 1500, f"name{number}").fields()),
             )
             for number in range(len(clients))

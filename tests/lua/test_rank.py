@@ -72,7 +72,7 @@ def test_the_lag_is_the_age_of_the_applied_mark(scripts: Scripts, behind: int) -
     """By Redis's own clock, so that no other one needs to be right."""
     scripts.start(ANNA)
     before = scripts.now_ms()
-    scripts.page(applied=before - behind)
+    scripts.apply(applied=before - behind)
 
     lag = scripts.rank("a")[2]
 
@@ -82,7 +82,7 @@ def test_the_lag_is_the_age_of_the_applied_mark(scripts: Scripts, behind: int) -
 def test_a_clock_that_was_set_back_gives_no_negative_lag(scripts: Scripts) -> None:
     """A mark from the future counts as just now."""
     scripts.start(ANNA)
-    scripts.page(applied=scripts.now_ms() + 60_000)
+    scripts.apply(applied=scripts.now_ms() + 60_000)
 
     assert 0 == scripts.rank("a")[2]
 
@@ -98,7 +98,7 @@ def test_without_a_board_nobody_is_ranked(scripts: Scripts) -> None:
 def test_a_loading_board_ranks_nobody(scripts: Scripts) -> None:
     """Half the users above somebody would make the rank too good."""
     scripts.begin()
-    scripts.page(ANNA)
+    scripts.apply(ANNA)
 
     assert ["notready"] == scripts.rank("a")
 

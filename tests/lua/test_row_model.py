@@ -53,7 +53,7 @@ class Board(RuleBasedStateMachine):
         self.begin()
         for user in range(USERS):
             self.commit(user, 0, 1500)
-        self.page(loaded, ready=True)
+        self.apply(loaded, ready=True)
 
     @precondition(lambda self: len(self.commits) > 10 * self.epochs)
     @rule()
@@ -94,13 +94,13 @@ class Board(RuleBasedStateMachine):
 
     @precondition(lambda self: self.commits)
     @rule(numbers=BATCHES, ready=st.booleans())
-    def page(self, numbers: list[int], ready: bool) -> None:
+    def apply(self, numbers: list[int], ready: bool) -> None:
         """Commits come in a page, past the floor, and perhaps make the board readable."""
         rows = self.chosen(numbers)
         news = [self.reference.write(row, bypass=True) for row in rows].count("applied")
         applied = self.scripts.now_ms() if ready else ""
 
-        assert ["ok", news] == self.scripts.page(
+        assert ["ok", news] == self.scripts.apply(
             *rows, epoch=str(self.epochs), applied=applied, ready="1" if ready else ""
         )
 

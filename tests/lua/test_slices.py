@@ -117,10 +117,10 @@ def test_a_board_without_vouchers_shows_nothing(scripts: Scripts, script: Script
     assert ["notready"] == scripts.call(*call)
 
     scripts.begin()
-    scripts.page(ANNA, BERT)
+    scripts.apply(ANNA, BERT)
     assert ["notready"] == scripts.call(*call)
 
-    scripts.page(ready="1")
+    scripts.apply(ready="1")
     assert "ok" == scripts.call(*call)[0]
 
     scripts.remove_by_hand(ANNA)
@@ -163,7 +163,7 @@ def test_the_lag_is_the_age_of_the_applied_mark(scripts: Scripts, script: Script
     """As the look-up tells it."""
     scripts.start(ANNA)
     before = scripts.now_ms()
-    scripts.page(applied=before - 1500)
+    scripts.apply(applied=before - 1500)
 
     lag = scripts.call(script, BOARD_STATE, *GOOD[script.name])[2]
 

@@ -37,11 +37,11 @@ class Pair:
         async with borrowed(self._postgres.writes) as connection, self._feed as feed:
             await connection.execute("DELETE FROM users")
             self.source = await feed.source()
-            cursor, floor = await feed.origin()
-        token = await self.mirror.begin(seen=await self.mirror.state(), source=self.source, cursor=cursor, floor=floor)
+            checkpoint, floor = await feed.origin()
+        await self.mirror.begin(seen=await self.mirror.state(), source=self.source, checkpoint=checkpoint, floor=floor)
         state = await self.mirror.state()
         assert state is not None
-        await self.mirror.feed([Feeding(applied_ms=state.now_ms, ready=True)], epoch=state.epoch, token=token)
+        await self.mirror.feed(Feeding(applied_ms=state.now_ms, ready=True), epoch=state.epoch, token=state.token)
         created = await self.ledger.create([NewUser(new_user_id(), *row) for row in rows]) if rows else []
         written = [item for item in created if isinstance(item, Rated)]
         assert len(rows) == len(written)

@@ -122,7 +122,7 @@ async def test_a_damaged_board_is_rebuilt(ledger, board, tailer, settings, damag
 
 
 async def test_a_redis_that_fell_back_replays_what_it_lost(ledger, board, tailer, settings) -> None:
-    """An older copy of all keys has an older cursor too: the gap is replayed without a load."""
+    """An older copy of all keys has an older checkpoint too: the gap is replayed without a load."""
     insert(ledger, 100)
     await tailer.catch_up()
     old = {key: board.dump(key) for key in (STATE, BOARD, USERS)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import fakeredis
 import pytest
 
-from service.model import Cursor
+from service.model import Checkpoint
 from service.store.keys import BoardKeys
 from service.store.mirror import Mirror, State
 
@@ -54,7 +54,9 @@ async def test_every_field_is_told(client: Client) -> None:
     told = await state(client)
 
     assert told is not None
-    assert State("1", "here", "e1", "t1", True, True, Cursor("700", "u:1"), "u:2", 2, told.lag_ms, told.now_ms) == told
+    assert (
+        State("1", "here", "e1", "t1", True, True, Checkpoint("700", "u:1"), "u:2", 2, told.lag_ms, told.now_ms) == told
+    )
     assert told.now_ms - 1000 == told.lag_ms
 
 

@@ -1,4 +1,4 @@
-"""page: what Postgres committed and how far that reaches move together, one page after the other."""
+"""apply: what Postgres committed and how far that reaches move together, one batch after the other."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CARL = Row("c", 13, 1600, "carl")
 # Rows
 
 
-def test_a_page_puts_its_rows_on_the_board(scripts: Scripts) -> None:
+def test_a_batch_puts_its_rows_on_the_board(scripts: Scripts) -> None:
     """Users, their fence and their number; the answer counts what was news."""
     scripts.begin()
 
-    assert ["ok", 3] == scripts.page(ANNA, BERT, CARL)
+    assert ["ok", 3] == scripts.apply(ANNA, BERT, CARL)
 
     found = scripts.contents()
 
@@ -37,23 +37,23 @@ def test_only_news_is_counted_and_written(scripts: Scripts) -> None:
     """Rows that the board has in that or a later version are passed over."""
     scripts.start(ANNA, Row("b", 20, 1700, "bert"))
 
-    assert ["ok", 1] == scripts.page(ANNA, BERT, CARL)
+    assert ["ok", 1] == scripts.apply(ANNA, BERT, CARL)
     assert [("bert", "b", 1700), ("carl", "c", 1600), ("anna", "a", 1500)] == scripts.contents().board
 
 
-def test_a_page_knows_better_than_the_floor(scripts: Scripts) -> None:
+def test_a_batch_knows_better_than_the_floor(scripts: Scripts) -> None:
     """Its rows were read from Postgres after the floor was set, so an unknown old user exists."""
     scripts.start(floor=100)
 
-    assert ["ok", 1] == scripts.page(ANNA)
+    assert ["ok", 1] == scripts.apply(ANNA)
     assert [("anna", "a", 1500)] == scripts.contents().board
 
 
-def test_a_page_deletes_and_renames(scripts: Scripts) -> None:
+def test_a_batch_deletes_and_renames(scripts: Scripts) -> None:
     """A tombstone takes the member away, a new name replaces it; the size follows."""
     scripts.start(ANNA, BERT, CARL)
 
-    assert ["ok", 2] == scripts.page(Row("a", 20), Row("b", 21, 1500, "zoe"))
+    assert ["ok", 2] == scripts.apply(Row("a", 20), Row("b", 21, 1500, "zoe"))
 
     found = scripts.contents()
 
@@ -68,87 +68,89 @@ def test_a_row_that_a_put_brought_first_is_no_news(scripts: Scripts) -> None:
     scripts.put(Row("a", 20, 1700, "anna"))
     before = scripts.contents()
 
-    assert ["ok", 0] == scripts.page(ANNA, Row("a", 20, 1700, "anna"))
+    assert ["ok", 0] == scripts.apply(ANNA, Row("a", 20, 1700, "anna"))
     assert (before.board, before.users) == (scripts.contents().board, scripts.contents().users)
 
 
 # Marks
 
 
-def test_marks_move_with_the_page_and_stay_without_it(scripts: Scripts) -> None:
+def test_marks_move_with_the_batch_and_stay_without_it(scripts: Scripts) -> None:
     """Each mark that is given is set, each that is left out keeps its value; the token always moves."""
     scripts.begin()
     begun = scripts.contents().state
 
-    scripts.page(next_token="second")
+    scripts.apply(next_token="second")
     assert {**begun, "tok": "second"} == scripts.contents().state
 
-    scripts.page(next_token="third", cursor=("800", "a"), loaded="b", applied=12345, ready="1")
+    scripts.apply(next_token="third", checkpoint=("800", "a"), loaded="b", applied=12345, ready="1")
     marks = {"tok": "third", "cx": "800", "ci": "a", "ld": "b", "applied": "12345", "ready": "1"}
     assert {**begun, **marks} == scripts.contents().state
 
-    scripts.page(next_token="fourth")
+    scripts.apply(next_token="fourth")
     assert {**begun, **marks, "tok": "fourth"} == scripts.contents().state
 
-    scripts.page(next_token="fifth", cursor=("801", ""))
+    scripts.apply(next_token="fifth", checkpoint=("801", ""))
     assert {**begun, **marks, "tok": "fifth", "cx": "801", "ci": ""} == scripts.contents().state
 
 
-def test_a_board_is_read_from_the_page_that_says_so(scripts: Scripts) -> None:
+def test_a_board_is_read_from_the_batch_that_says_so(scripts: Scripts) -> None:
     """Ranks are told with the ready mark and not before, however many rows are there."""
     scripts.begin()
-    scripts.page(ANNA)
+    scripts.apply(ANNA)
     assert ["notready"] == scripts.rank("a")
 
-    scripts.page(BERT, ready="1", applied=scripts.now_ms())
+    scripts.apply(BERT, ready="1", applied=scripts.now_ms())
 
     assert ("12", "1500", 1, 2) == scripts.rank("b")[3]
 
 
-# The chain of pages
+# The chain of batches
 
 
-def test_a_page_that_is_repeated_is_refused(scripts: Scripts) -> None:
-    """After a lost answer the caller asks the board where it stands; the same page again would be a guess."""
+def test_a_batch_that_is_repeated_is_refused(scripts: Scripts) -> None:
+    """After a lost answer the caller asks the board where it stands; the same batch again would be a guess."""
     scripts.start(ANNA)
     token = scripts.state("tok")
-    assert ["ok", 1] == scripts.page(BERT, token=token)
+    assert ["ok", 1] == scripts.apply(BERT, token=token)
 
     with scripts.unchanged():
-        assert ["token"] == scripts.page(BERT, token=token)
+        assert ["token"] == scripts.apply(BERT, token=token)
 
 
-def test_a_page_behind_a_lost_one_is_refused(scripts: Scripts) -> None:
-    """Of pages sent together, one that does not find its predecessor's token leaves no gap behind it."""
+def test_a_batch_behind_a_lost_one_is_refused(scripts: Scripts) -> None:
+    """Of batches sent together, one that does not find its predecessor's token leaves no gap behind it."""
     scripts.start(ANNA)
 
     with scripts.unchanged():
-        assert ["token"] == scripts.page(CARL, token="the one that was lost would have left this", cursor=("900", "c"))
+        assert ["token"] == scripts.apply(
+            CARL, token="the one that was lost would have left this", checkpoint=("900", "c")
+        )
 
 
-def test_a_page_for_a_board_that_began_anew_is_refused(scripts: Scripts) -> None:
+def test_a_batch_for_a_board_that_began_anew_is_refused(scripts: Scripts) -> None:
     """Its rows may be older than the new board's floor, and its cursor belongs to another walk."""
     scripts.start(ANNA)
     scripts.begin(seen="epoch", epoch="another", token="token")
 
     with scripts.unchanged():
-        assert ["epoch"] == scripts.page(BERT, epoch="epoch", token="token")
+        assert ["epoch"] == scripts.apply(BERT, epoch="epoch", token="token")
 
 
 @pytest.mark.parametrize(("epoch", "token"), [("", ""), ("epoch", "token"), ("epoch", "")])
-def test_without_a_board_every_page_is_refused(scripts: Scripts, epoch: str, token: str) -> None:
+def test_without_a_board_every_batch_is_refused(scripts: Scripts, epoch: str, token: str) -> None:
     """Not even one that knows nothing writes on a board that nobody has begun."""
     with scripts.unchanged():
-        assert ["epoch"] == scripts.page(ANNA, epoch=epoch, token=token)
+        assert ["epoch"] == scripts.apply(ANNA, epoch=epoch, token=token)
 
 
-def test_a_state_that_lost_its_token_takes_no_page(scripts: Scripts) -> None:
+def test_a_state_that_lost_its_token_takes_no_batch(scripts: Scripts) -> None:
     """Not even one that presents the token "": only a new beginning helps."""
     scripts.start(ANNA)
     scripts.client.hdel(KEYS.state, "tok")
 
     with scripts.unchanged():
-        assert ["token"] == scripts.page(BERT, token="")
+        assert ["token"] == scripts.apply(BERT, token="")
 
 
 # Calls that break the contract
@@ -189,17 +191,17 @@ GOOD = ("a", "11", "1500", encode("anna"))
 def test_a_malformed_call_writes_nothing(scripts: Scripts, arguments: tuple[Any, ...]) -> None:
     """Everything is checked before the first write, because Redis rolls nothing back."""
     scripts.begin()
-    scripts.page(CARL, next_token="token")
+    scripts.apply(CARL, next_token="token")
 
-    with scripts.unchanged(), pytest.raises(ResponseError, match=r"^BADARG page "):
-        scripts.call(lua.PAGE, BOARD_USERS_STATE, *arguments)
+    with scripts.unchanged(), pytest.raises(ResponseError, match=r"^BADARG apply "):
+        scripts.call(lua.APPLY, BOARD_USERS_STATE, *arguments)
 
 
-def test_the_largest_page_is_taken(scripts: Scripts) -> None:
+def test_the_largest_batch_is_taken(scripts: Scripts) -> None:
     """As many rows as the header says."""
     scripts.begin()
 
-    assert ["ok", MAX_ROWS] == scripts.page(
+    assert ["ok", MAX_ROWS] == scripts.apply(
         *(Row(f"id{number}", 1, 1500, f"name{number}") for number in range(MAX_ROWS))
     )
     assert str(MAX_ROWS) == scripts.state("n")
