@@ -25,6 +25,7 @@ from pathlib import Path
 
 import msgspec
 
+from service import failpoints
 from service.embedded import EmbeddedError, open_pair
 from service.errors import LadderError, Unavailable
 from service.logs import configure
@@ -70,6 +71,7 @@ def main() -> int:
     report = Report(mode="incremental" if options.incremental else "full", dry_run=options.dry_run)
     code = _FAILED
     try:
+        failpoints.arm(os.environ)
         with ExitStack() as stack:
             database_url, redis_url = _stores(options, stack)
             # Whoever serves requests on this machine goes first.

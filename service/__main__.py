@@ -15,6 +15,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
+from service import failpoints
 from service.errors import LadderError, Unavailable
 from service.listening import refusal
 from service.logs import configure
@@ -62,6 +63,7 @@ def main() -> int:
     """Check the settings, bring the schema up to date if Postgres is there, and serve until told to stop."""
     try:
         settings = Settings.from_env(os.environ)
+        failpoints.arm(os.environ)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  the operator's terminal, before any log is set up
         return 2

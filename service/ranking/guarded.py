@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from service import failpoints
 from service.errors import Behind, LadderError, NotReady, Unavailable
 from service.model import Board, Page, Placed, Standing, Token, User, UserId, Window
 from service.ranking.breaker import Breaker
@@ -122,7 +123,11 @@ class GuardedMirror:
         asked_at = self._clock()
         try:
             async with self._calling():
-                lag_ms, placed = await self._mirror.put(rated, source=self._source())
+                if await failpoints.reach("before_put"):
+                    lag_ms, placed = None, [Placed("pending")] * len(rated)
+                else:
+                    lag_ms, placed = await self._mirror.put(rated, source=self._source())
+                await failpoints.reach("after_put")
         except Exception as error:  # noqa: BLE001  committed is committed, whatever the mirror makes of it
             known = isinstance(error, Unavailable) and self.breaker.state != "closed"
             (_log.debug if known else _log.warning)("mirror.put_pending", reason=str(error), writes=len(rated))

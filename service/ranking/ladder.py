@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from service import failpoints
 from service.errors import LadderError, NotFound, OutcomeUnknown, Unavailable
 from service.model import (
     NewRating,
@@ -245,6 +246,8 @@ class Ladder:
         is lost, late or refused is harmless: the version decides, and the tailer brings what is missing.
         """
         rated = [outcome for outcome in outcomes if isinstance(outcome, Rated)]
+        if rated:
+            await failpoints.reach("after_commit")
         placed = iter(await self._guarded.put(rated) if rated else [])
         return [
             Written(outcome.user, outcome.previous_rating, next(placed)) if isinstance(outcome, Rated) else outcome

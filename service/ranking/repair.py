@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
+from service import failpoints
 from service.model import Change, UserId, Version
 from service.order import decode
 from service.ranking.drift import DANGEROUS, Finding, Report, judge
@@ -133,7 +134,9 @@ class Repairs:
 
     async def _confirm(self, suspects: dict[UserId, Version | None]) -> None:
         entries = await self._inspection.peek(list(suspects), epoch=self._epoch)
+        await failpoints.reach("reconcile_after_peek")
         changes = await self._feed.users(list(suspects))
+        await failpoints.reach("reconcile_after_select")
         safe = []
         for user_id, seen in suspects.items():
             entry = entries[user_id]
@@ -167,6 +170,7 @@ class Repairs:
     async def _repair(self, findings: Sequence[Finding]) -> None:
         if not findings or self._terms.dry_run:
             return
+        await failpoints.reach("reconcile_before_fix")
         applied = await self._inspection.fix([finding.fix for finding in findings], epoch=self._epoch)
         self._report.repaired += sum(applied)
         self._report.raced += len(applied) - sum(applied)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import structlog
 
+from service import failpoints
 from service.errors import LadderError
 from service.store.feed import Feed
 from service.store.keys import LAYOUT
@@ -158,6 +159,7 @@ class Tailer:
                 users = await following
             loaded += news
             progress(loaded)
+            await failpoints.reach("load_mid")
         if file != (await feed.heap())[0]:
             raise Refused
         _log.info("mirror.loaded", users=loaded)
@@ -175,7 +177,9 @@ class Tailer:
         while not drained:
             changes, checkpoint, drained = await feed.unsettled(checkpoint, limit=TAIL_ROWS)
             if changes:
+                await failpoints.reach("tail_after_query")
                 applied, token = await self._mirror.feed(Feeding(changes), epoch=state.epoch, token=token)
+                await failpoints.reach("tail_after_apply")
                 news += applied
         checkpoint, drained = state.checkpoint, False
         while not drained:
@@ -187,7 +191,11 @@ class Tailer:
                 if drained
                 else Feeding(changes, checkpoint=checkpoint)
             )
+            if changes:
+                await failpoints.reach("tail_after_query")
             applied, token = await self._mirror.feed(feeding, epoch=state.epoch, token=token)
+            if changes:
+                await failpoints.reach("tail_after_apply")
             news += applied
         if news:
             _log.info("tail.healed", rows=news)

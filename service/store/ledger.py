@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from service import failpoints
 from service.errors import IdTaken, LadderError, NotFound, PreconditionFailed, Unavailable, UsernameTaken
 from service.model import Board, Census, Page, Rated, Standing, User
 from service.order import ranked
@@ -40,6 +41,7 @@ class Ledger:
         Of two items with the same id or name one is created; the other clashes with it.
         """
         async with borrowed(self._writes, writing=True) as connection:
+            await failpoints.reach("before_commit")
             cursor = await connection.execute(
                 QUERIES["create"],
                 {
@@ -84,6 +86,7 @@ class Ledger:
         committed.
         """
         async with borrowed(self._writes, writing=True) as connection:
+            await failpoints.reach("before_commit")
             cursor = await connection.execute(
                 QUERIES["rate"],
                 {

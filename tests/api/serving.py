@@ -109,6 +109,16 @@ class Service:
         board, users, size = mirror_board(self.settings)
         return ledger_board(self.settings) == (board, users) and size == len(board)
 
+    def workers(self) -> list[int]:
+        """The ids of the processes that serve at this moment."""
+        supervisor = self._process.pid
+        return [int(pid) for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()]
+
+    def at_failpoint(self, point: str) -> list[int]:
+        """The processes that have come to a failpoint, one for each time something happened there."""
+        events = (line for line in self.logged() if line["event"] == "failpoint" and line["point"] == point)
+        return [int(str(line["pid"])) for line in events]
+
     def log(self) -> str:
         """What the process has said."""
         return self._log.read_text()
@@ -146,18 +156,24 @@ def _headers(named: dict[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(database_url: str, redis_url: str) -> Iterator[Service]:
-    """Run the service over these stores until the end of the block, from the moment it says that it is ready."""
-    settings = Settings(database_url=database_url, redis_url=redis_url, workers=1, port=free_port())
+def serving(database_url: str, redis_url: str, *, workers: int = 1, failpoints: str = "") -> Iterator[Service]:
+    """
+    Run the service over these stores until the end of the block, from the moment it says that it is ready.
+
+    `failpoints` are armed as `service.failpoints` describes.
+    """
+    settings = Settings(database_url=database_url, redis_url=redis_url, workers=workers, port=free_port())
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": str(ROOT),
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "PORT": str(settings.port),
-        "WORKERS": "1",
+        "WORKERS": str(workers),
         "LOG_LEVEL": "debug",
         "RATE_LIMIT_PER_SECOND": "0",
+        "LADDER_FAILPOINTS": failpoints,
+        "LADDER_TESTING": "true",
     }
     with tempfile.TemporaryDirectory(prefix="ladder-api-") as folder:
         log = Path(folder) / "log"
