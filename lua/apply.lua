@@ -20,7 +20,7 @@
 -- Why atomic   a checkpoint that moved without its rows, or rows without it, would lose writes for ever when Redis
 --              falls back to an older state between the two
 
--- @include row
+-- @include rows
 -- @include valid_row
 
 local board_key, users_key, state_key = KEYS[1], KEYS[2], KEYS[3]
@@ -46,10 +46,9 @@ elseif identity[2] ~= token then
 end
 
 local news = 0
-for first = 9, #ARGV, 4 do
-    -- Read from Postgres after the floor was set: an unknown id is a user, not an echo.
-    if row(board_key, users_key, state_key, ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3],
-        true, "") == "applied" then
+-- Read from Postgres after the floor was set: an unknown id is a user, not an echo.
+for _, outcome in ipairs(write_rows(board_key, users_key, state_key, 9, 4, false, true)) do
+    if outcome == "applied" then
         news = news + 1
     end
 end

@@ -14,7 +14,7 @@
 -- Effects      writes board, users, state
 -- Why atomic   what was decided on an older reading must not undo a write that came in between
 
--- @include row
+-- @include rows
 -- @include valid_row
 
 local board_key, users_key, state_key = KEYS[1], KEYS[2], KEYS[3]
@@ -35,10 +35,5 @@ if redis.call("HGET", state_key, "epoch") ~= epoch then
     return { "epoch" }
 end
 
-local answer = { "ok" }
-for first = 2, #ARGV, 5 do
-    -- Read from Postgres after the board: an unknown id is a user, not an echo.
-    answer[#answer + 1] = row(board_key, users_key, state_key, ARGV[first], ARGV[first + 1], ARGV[first + 2],
-        ARGV[first + 3], true, ARGV[first + 4])
-end
-return answer
+-- Read from Postgres after the board: an unknown id is a user, not an echo.
+return { "ok", unpack(write_rows(board_key, users_key, state_key, 2, 5, true, true)) }

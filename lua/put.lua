@@ -16,7 +16,7 @@
 -- Effects      writes board, users, state
 -- Why atomic   the version must be compared and the row written with no other write in between
 
--- @include row
+-- @include rows
 -- @include valid_row
 -- @include ready
 -- @include above
@@ -61,17 +61,14 @@ for first = 2, #ARGV, 5 do
     rank_before[first] = (readable and before ~= "") and rank_of(before, (own_entry(ARGV[first]))) or ""
 end
 
-local outcome = {}
-for first = 2, #ARGV, 5 do
-    outcome[first] = row(board_key, users_key, state_key, ARGV[first], ARGV[first + 1], ARGV[first + 2],
-        ARGV[first + 3], false, "")
-end
+local outcomes = write_rows(board_key, users_key, state_key, 2, 5, false, false)
 
 local answer = { "ok", readable and lag or "" }
 for first = 2, #ARGV, 5 do
     local id, score, encoded = ARGV[first], ARGV[first + 2], ARGV[first + 3]
+    local outcome = outcomes[(first - 2) / 5 + 1]
     local rank, position = "", ""
-    if readable and score ~= "-" and outcome[first] == "newer" then
+    if readable and score ~= "-" and outcome == "newer" then
         local own_score, own_encoded = own_entry(id)
         rank = rank_of(score, own_score)
         position = above(board_key, score, encoded) + 1
@@ -79,7 +76,7 @@ for first = 2, #ARGV, 5 do
             or (own_score == score and precedes(own_encoded .. "~", encoded))) then
             position = position - 1
         end
-    elseif readable and score ~= "-" and outcome[first] ~= "floor" then
+    elseif readable and score ~= "-" and outcome ~= "floor" then
         -- Absent only if the board was damaged by hand; an error here would come after the writes.
         local place = redis.call("ZREVRANK", board_key, encoded .. "~" .. id)
         if place then
@@ -87,7 +84,7 @@ for first = 2, #ARGV, 5 do
         end
     end
     local last = #answer
-    answer[last + 1], answer[last + 2] = outcome[first], rank
+    answer[last + 1], answer[last + 2] = outcome, rank
     answer[last + 3], answer[last + 4] = position, rank_before[first]
 end
 return answer

@@ -1,12 +1,13 @@
 -- Whether ARGV[first] .. ARGV[first + 3] are id, version, score, encoded name. Checked before the first
 -- write, because a script that fails midway keeps what it has written.
 local function valid_row(first)
-    local id, version, score, encoded = ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
-    if id == "" or not string.find(version, "^%d+$") or #version > 15 then
+    local find, version, score, encoded = string.find, ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
+    if ARGV[first] == "" or version == "" or #version > 15 or find(version, "%D") then
         return false
     end
     if score == "-" then
         return encoded == ""
     end
-    return string.find(score, "^%d+$") and #score <= 15 and encoded ~= "" and not string.find(encoded, "[|~]")
+    return score ~= "" and #score <= 15 and not find(score, "%D")
+        and encoded ~= "" and not find(encoded, "|", 1, true) and not find(encoded, "~", 1, true)
 end
