@@ -72,6 +72,47 @@ def test_a_row_that_a_put_brought_first_is_no_news(scripts: Scripts) -> None:
     assert (before.board, before.users) == (scripts.contents().board, scripts.contents().users)
 
 
+def test_a_user_who_comes_twice_is_written_as_if_row_by_row(scripts: Scripts) -> None:
+    """Renamed twice, deleted and created, created and deleted, and late for oneself: the newest row stands, once."""
+    scripts.start(ANNA, BERT)
+
+    assert ["ok", 7] == scripts.apply(
+        Row("a", 20, 1500, "zoe"),
+        Row("b", 21),
+        Row("c", 22, 1600, "carl"),
+        Row("a", 23, 1700, "ada"),
+        Row("a", 19, 1800, "late"),
+        Row("b", 24, 1400, "bea"),
+        Row("c", 25),
+        Row("c", 25),
+        Row("d", 26, 1500, "dora"),
+    )
+
+    found = scripts.contents()
+
+    assert [("ada", "a", 1700), ("dora", "d", 1500), ("bea", "b", 1400)] == found.board
+    assert {"a": f"23|{encode('ada')}", "b": f"24|{encode('bea')}", "c": "25|", "d": f"26|{encode('dora')}"} == (
+        found.users
+    )
+    assert "3" == found.state["n"]
+
+
+@pytest.mark.parametrize("before", ["unknown", "renamed", "deleted"])
+def test_a_batch_takes_as_many_commands_as_a_row(scripts: Scripts, before: str) -> None:
+    """A command for every row made a load take twice as long: none of them is one per row."""
+    rows = [Row(f"id{number}", 2, 1500, f"name{number}") for number in range(MAX_ROWS)]
+    batch = [Row(row.id, 3) for row in rows] if before == "deleted" else rows
+    scripts.start(*([] if before == "unknown" else [row._replace(version=1, name=f"old{row.id}") for row in rows]))
+    token = scripts.state("tok")
+    scripts.client.config_resetstat()
+
+    assert ["ok", MAX_ROWS] == scripts.apply(*batch, token=token)
+
+    calls = {name: told["calls"] for name, told in scripts.client.info("commandstats").items()}
+    calls.pop("cmdstat_config|resetstat", None)
+    assert sum(calls.values()) <= 8, calls
+
+
 # Marks
 
 

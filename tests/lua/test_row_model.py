@@ -95,8 +95,8 @@ class Board(RuleBasedStateMachine):
     @precondition(lambda self: self.commits)
     @rule(numbers=BATCHES, ready=st.booleans())
     def apply(self, numbers: list[int], ready: bool) -> None:
-        """Commits come in a page, past the floor, and perhaps make the board readable."""
-        rows = self.chosen(numbers)
+        """Commits, some of them of one user, come in a page, past the floor, and perhaps make the board readable."""
+        rows = [self.commits[-1 - number % len(self.commits)] for number in numbers]
         news = [self.reference.write(row, bypass=True) for row in rows].count("applied")
         applied = self.scripts.now_ms() if ready else ""
 
