@@ -9,6 +9,7 @@ mirrors another history of Postgres than the caller's.
 from __future__ import annotations
 
 import secrets
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from service.store.redis import Client
 
 T = TypeVar("T")
+
+BoardRow = tuple[UserId, Version, int | str, str]
+"""What the board takes: id, version, rating or "-" of a user who is gone, encoded name."""
 
 PUT_ROWS = 100
 """Rows of one put or apply: few enough to keep every script under 2 ms."""
@@ -54,13 +58,23 @@ class State(msgspec.Struct, frozen=True):
 
 
 class Feeding(msgspec.Struct, frozen=True):
-    """Changes for the board, and what becomes true with them. None leaves a mark as it is."""
+    """Rows for the board, and what becomes true with them. None leaves a mark as it is."""
 
-    changes: Sequence[Change] = ()
+    rows: Sequence[BoardRow] = ()
     checkpoint: Checkpoint | None = None
     loaded: str | None = None
     applied_ms: int | None = None
     ready: bool = False
+
+
+def board_rows(changes: Sequence[Change]) -> list[BoardRow]:
+    """Return what the board takes for these changes. O(changes)."""
+    return [
+        (change.id, change.version, "-", "")
+        if change.rating is None
+        else (change.id, change.version, change.rating, encode(change.username or ""))
+        for change in changes
+    ]
 
 
 class Mirror:
@@ -194,18 +208,19 @@ class Mirror:
 
     async def feed(self, feeding: Feeding, *, epoch: str, token: str) -> tuple[int, str]:
         """
-        Apply changes in order; returns how many were news and the token for the next call.
+        Apply rows in order; returns how many were news and the token for the next call.
 
         Raises `Refused` when the board is not the one the caller knows; of the script calls none after the
         refused one wrote anything, because each must present the token of the one before it.
         """
         commands: list[lua.Command] = []
-        chunks = list(_chunks(feeding.changes, PUT_ROWS)) or [()]
+        chunks = list(_chunks(feeding.rows, PUT_ROWS)) or [()]
         for chunk in chunks:
             # The marks hold once the last row is in, and not before.
-            marks = feeding if chunk is chunks[-1] else Feeding()
+            marks = _marks(feeding if chunk is chunks[-1] else Feeding())
             following = secrets.token_hex(8)
-            commands.append((lua.APPLY, *self._all_keys, epoch, token, following, *_marks(marks), *_rows(chunk)))
+            rows = chain.from_iterable(chunk)
+            commands.append((lua.APPLY, *self._all_keys, epoch, token, following, *marks, *rows))
             token = following
         news = 0
         for reply in await lua.pipeline(self._client, commands):
@@ -262,12 +277,6 @@ def _marks(feeding: Feeding) -> tuple[Any, ...]:
         "" if feeding.applied_ms is None else feeding.applied_ms,
         "1" if feeding.ready else "",
     )
-
-
-def _rows(changes: Sequence[Change]) -> Iterator[Any]:
-    for change in changes:
-        yield from (change.id, change.version)
-        yield from ("-", "") if change.rating is None else (change.rating, encode(change.username or ""))
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import hiredis
 import redis.asyncio
 from redis import exceptions
 from redis.asyncio.retry import Retry
@@ -13,7 +14,8 @@ from redis.backoff import NoBackoff
 from service.errors import NotReady, StoreBug, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from typing import Any
 
 Client = redis.asyncio.Redis
 
@@ -36,7 +38,7 @@ def connect(url: str, *, answer_seconds: float = ANSWER_SECONDS, connections: in
     It never retries: after a lost answer a write may or may not have happened, and only the caller
     knows whether to do it again (left alone, redis-py would, ten times). Close it with `aclose`.
     """
-    return redis.asyncio.Redis.from_url(
+    client = redis.asyncio.Redis.from_url(
         url,
         protocol=2,
         legacy_responses=False,
@@ -47,6 +49,16 @@ def connect(url: str, *, answer_seconds: float = ANSWER_SECONDS, connections: in
         max_connections=connections,
         client_name="ladder",
     )
+    pool = client.connection_pool
+    pool.connection_class = type("PackingConnection", (_Packing, pool.connection_class), {})
+    return client
+
+
+class _Packing:
+    """A connection that has a pipeline's arguments packed in C; redis-py's own loop takes ten times as long."""
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        return [hiredis.pack_command(tuple(command)) for command in commands]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from service.model import Change, Checkpoint, Point, Rated, User, UserId, Versio
 from service.store import lua
 from service.store.inspection import Fix, Inspection
 from service.store.keys import BoardKeys, user_object
-from service.store.mirror import Feeding, Mirror
+from service.store.mirror import Feeding, Mirror, board_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,8 @@ async def use_every_verb(mirror: Mirror, inspection: Inspection) -> None:
     state = await mirror.state()
     assert state is not None
     change = Change(UserId("a"), Version(1), 1500, "anna")
-    await mirror.feed(Feeding([change], applied_ms=state.now_ms, ready=True), epoch=state.epoch, token=state.token)
+    feeding = Feeding(board_rows([change]), applied_ms=state.now_ms, ready=True)
+    await mirror.feed(feeding, epoch=state.epoch, token=state.token)
     user = User(UserId("b"), "bert", 1500, Version(2), datetime.now(UTC), datetime.now(UTC))
     await mirror.put([Rated(user, None)], source="here")
     await mirror.standings([UserId("a")], source="here")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis.asyncio
 from redis.exceptions import ResponseError
 
 from service.errors import StoreBug, Unavailable
 from service.store import lua
+from service.store import redis as redis_store
 
 from .calls import BOARD_STATE, BOARD_USERS_STATE, SOURCE, Row, Scripts
 
@@ -82,6 +84,15 @@ async def test_a_call_that_was_carried_out_is_not_made_again(scripts: Scripts, c
 
     assert [[b"ok", b"applied", 1, 2, b""], [b"ok", 1]] == without_lag(replies[:2])
     assert b"same" == replies[2][2]
+
+
+@pytest.mark.parametrize("url", ["redis://localhost", "rediss://localhost", "unix:///socket"])
+def test_a_pipeline_is_packed_as_redis_py_would(url: str) -> None:
+    """Byte by byte, whatever the transport: only the loop over the arguments is another."""
+    connection = redis_store.connect(url).connection_pool.make_connection()
+    commands = [("SET", "key", b"\xff\x00", 12, 1.5), ("GET", ""), ("ECHO", "é" * 10_000)]
+
+    assert b"".join(redis.asyncio.Connection().pack_commands(commands)) == b"".join(connection.pack_commands(commands))
 
 
 async def test_pages_in_one_pipeline_follow_each_other(scripts: Scripts, client: Client) -> None:
