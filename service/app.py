@@ -10,13 +10,19 @@ import structlog
 from litestar import Litestar
 
 from service.api import health, leaderboard, users
+from service.api.access import Cors, check_key
+from service.api.admission import Admission
+from service.api.client_address import ClientAddresses
 from service.api.inputs import check_query
 from service.api.problems import HANDLERS
+from service.api.rate_limit import RateLimit
 from service.api.requests import Requests
 from service.errors import SchemaMismatch
+from service.limiter import Limiter
 from service.ranking.ladder import Ladder
 from service.ranking.tail import Tailer
 from service.store import redis
+from service.store.buckets import Buckets
 from service.store.ledger import Ledger
 from service.store.migrate import migrate
 from service.store.mirror import Mirror
@@ -25,7 +31,7 @@ from service.store.postgres import Postgres
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from service.api.requests import ASGIApp
+    from service.api.asgi import ASGIApp
     from service.settings import Settings
 
 MAX_BODY_BYTES = 64 * 1024
@@ -89,12 +95,15 @@ async def _prepare(settings: Settings, ladder: Ladder) -> None:
 
 def create_app(settings: Settings) -> ASGIApp:
     """Build the ASGI application; nothing is opened before its lifespan begins."""
+    limiter = _limiter(settings)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with opened(settings) as ladder:
             app.state.ladder = ladder
             yield
+            if limiter:
+                await limiter.close()
 
     app = Litestar(
         route_handlers=[
@@ -108,10 +117,21 @@ def create_app(settings: Settings) -> ASGIApp:
             health.get_ready,
         ],
         lifespan=[lifespan],
-        guards=[check_query],
+        guards=[check_key(settings.api_keys), check_query],
         exception_handlers=HANDLERS,
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,
         logging_config=None,
     )
-    return Requests(app)
+    served: ASGIApp = app
+    if limiter:
+        served = RateLimit(served, limiter, ClientAddresses(settings.trusted_proxies))
+    return Requests(Cors(Admission(served, most=settings.max_in_flight), settings.cors_allow_origins))
+
+
+def _limiter(settings: Settings) -> Limiter | None:
+    rate, burst = settings.rate_limit_per_second, settings.rate_limit_burst
+    if not (rate and burst):
+        return None
+    client = redis.connect(settings.redis_url, answer_seconds=redis.LIMIT_SECONDS, connections=4)
+    return Limiter(Buckets(client, rate=rate, burst=burst), rate=rate, burst=burst)

@@ -12,6 +12,8 @@ Every error that a request or a start can end in, as one tree.
     │   └── NotReady            the mirror answers but must not be believed yet; Postgres is asked instead
     │       └── Behind          the mirror has not got a write that the answer must show
     ├── UnsupportedMediaType    the body is not JSON in UTF-8
+    ├── TooSlow                 the body did not come in time
+    ├── Unauthorized            a write without a key, or with one that is not known
     ├── OutcomeUnknown          the connection was lost while a write was being committed
     ├── SchemaMismatch          the database's schema is not the one of this release's migrations
     └── StoreBug                a store answered what it never should: a defect of ours
@@ -77,6 +79,14 @@ class OutcomeUnknown(LadderError):
 
 class UnsupportedMediaType(LadderError):
     """The body must be application/json in UTF-8."""
+
+
+class TooSlow(LadderError):
+    """The request's body did not arrive in time."""
+
+
+class Unauthorized(LadderError):
+    """A write needs a key: Authorization: Bearer <key>."""
 
 
 class SchemaMismatch(LadderError):

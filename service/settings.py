@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import TYPE_CHECKING, Any, Literal, get_args
+import re
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -12,6 +13,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -32,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     """The mirror: `redis://`, `rediss://` or `unix://`, Redis 7.0 or Valkey 7.2 or newer, the master."""
     host: str = "127.0.0.1"
-    """The address to listen on. Anything but loopback needs `allow_anonymous_writes`."""
+    """The address to listen on. Anything but loopback needs `api_keys` or `allow_anonymous_writes`."""
     port: int = 8080
     """The TCP port to listen on, 1..65535."""
     workers: int = msgspec.field(default_factory=cores)
@@ -43,6 +46,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether pending schema migrations are applied at start; `true` or `false`."""
     allow_anonymous_writes: bool = False
     """Whether everyone who reaches a non-loopback address may write; `true` or `false`."""
+    api_keys: tuple[bytes, ...] = ()
+    """The keys that allow writes: the SHA-256 of each in 64 hex digits, separated by commas; none by default."""
+    cors_allow_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the API, such as `https://example.org`, separated by commas; none by default."""
+    rate_limit_per_second: int = 100
+    """Requests a second that one client may make in the long run, 0..1000000; 0 switches the limit off."""
+    rate_limit_burst: int = 200
+    """Requests that one client may make at once, 0..1000000; 0 switches the limit off."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Addresses or networks of the proxies whose X-Forwarded-For is believed, separated by commas; none by default."""
+    max_in_flight: int = 1000
+    """Requests that one process serves at a time, 1..100000; what comes on top is refused at once with 503."""
     cursor_secret: str | None = None
     """Key of the cursors' authentication codes, at least 16 characters; by default one kept in Postgres."""
 
@@ -62,10 +77,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 message = f"{name.upper()} is not set."
                 raise SettingsError(message)
         settings = cls(**values)
-        if not (_is_loopback(settings.host) or settings.allow_anonymous_writes):
+        if not (_is_loopback(settings.host) or settings.api_keys or settings.allow_anonymous_writes):
             message = (
                 f"HOST is {settings.host}, which is not loopback: everyone who reaches it could write;"
-                " set ALLOW_ANONYMOUS_WRITES=true if that is meant."
+                " set API_KEYS, or ALLOW_ANONYMOUS_WRITES=true if that is meant."
             )
             raise SettingsError(message)
         return settings
@@ -132,6 +147,36 @@ def _secret(text: str) -> str:
     return text
 
 
+def _list(read: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    def read_all(text: str) -> tuple[T, ...]:
+        return tuple(read(part.strip()) for part in text.split(","))
+
+    return read_all
+
+
+def _digest(text: str) -> bytes:
+    # Not repeated in the message: whoever mistakes what this is puts the key itself here.
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        message = "must be SHA-256 digests of 64 hexadecimal digits, separated by commas"
+        raise ValueError(message)
+    return bytes.fromhex(text)
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", text):
+        message = f"must be origins such as https://example.org, in lower case, separated by commas, not {text!r}"
+        raise ValueError(message)
+    return text
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        message = f"must be addresses or networks such as 10.0.0.0/8, separated by commas, not {text!r}"
+        raise ValueError(message) from None
+
+
 _READERS: dict[str, Callable[[str], object]] = {
     "database_url": _url("postgresql", "postgres"),
     "redis_url": _url("redis", "rediss", "unix"),
@@ -142,4 +187,10 @@ _READERS: dict[str, Callable[[str], object]] = {
     "migrate_on_start": _flag,
     "allow_anonymous_writes": _flag,
     "cursor_secret": _secret,
+    "api_keys": _list(_digest),
+    "cors_allow_origins": _list(_origin),
+    "rate_limit_per_second": _whole(0, 1_000_000),
+    "rate_limit_burst": _whole(0, 1_000_000),
+    "trusted_proxies": _list(_network),
+    "max_in_flight": _whole(1, 100_000),
 }

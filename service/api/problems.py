@@ -16,6 +16,8 @@ from service.errors import (
     NotFound,
     OutcomeUnknown,
     PreconditionFailed,
+    TooSlow,
+    Unauthorized,
     Unavailable,
     UnsupportedMediaType,
     UsernameTaken,
@@ -29,6 +31,8 @@ RETRY_AFTER_SECONDS = 1
 MEDIA_TYPE = "application/problem+json"
 
 _BY_ERROR: dict[type[LadderError], tuple[int, str, str]] = {
+    Unauthorized: (401, "unauthorized", "A key is needed"),
+    TooSlow: (408, "too-slow", "The request took too long"),
     Invalid: (400, "validation", "The request is not valid"),
     NotFound: (404, "not-found", "Not found"),
     UsernameTaken: (409, "username-taken", "The username is taken"),
@@ -49,6 +53,12 @@ _DETAIL = {
     404: "There is nothing at this address.",
     405: "This address does not understand that method; see the Allow header.",
     413: "The request body is larger than this address accepts.",
+}
+_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    # The rest of the body would still be on its way.
+    408: {"Connection": "close"},
+    503: {"Retry-After": str(RETRY_AFTER_SECONDS)},
 }
 _INTERNAL = (500, "internal", "Internal error")
 
@@ -82,6 +92,12 @@ def internal(request_id: str) -> bytes:
     return _document(*_INTERNAL, f"The error was logged as request {request_id}; name that id to report it.")
 
 
+RATE_LIMITED = _document(
+    429, "rate-limited", "Too many requests", "This client asks faster than is allowed; see the RateLimit headers."
+)
+OVERLOADED = _document(
+    503, "unavailable", "Temporarily unavailable", "Too many requests are being served; nothing was changed."
+)
 TOO_LARGE_HEAD = _document(431, "too-large", "The request is too large", "Its address and headers exceed 64 KiB.")
 
 
@@ -95,8 +111,7 @@ def from_ladder_error(request: Request[Any, Any, Any], error: LadderError) -> Re
         if kind in _BY_ERROR:
             status, slug, title = _BY_ERROR[kind]
             fields = error.problems if isinstance(error, Invalid) else ()
-            retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
-            return _response(_document(status, slug, title, str(error), fields), status, retry)
+            return _response(_document(status, slug, title, str(error), fields), status, _HEADERS.get(status))
     return from_defect(request, error)
 
 

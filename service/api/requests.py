@@ -1,23 +1,22 @@
-"""What wraps every request: its id, HEAD as GET without a body, and a log line where one is worth it."""
+"""
+What wraps every request: its id, HEAD as GET without a body, headers that browsers are told by, and a log line
+where one is worth it.
+"""
 
 from __future__ import annotations
 
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from service.api import problems
+from service.api.asgi import refuse
 
-Mapping = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Mapping]]
-Send = Callable[[Mapping], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
-"""An ASGI application, loosely: the specification's own words are dicts."""
+if TYPE_CHECKING:
+    from service.api.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
 
 SLOW_SECONDS = 0.5
 MAX_HEAD_BYTES = 64 * 1024
@@ -38,7 +37,7 @@ class Requests:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Mapping, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; other scopes pass through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -49,11 +48,12 @@ class Requests:
         method, path, begun = scope["method"], scope["path"], time.perf_counter()
         status = 0
 
-        async def tagged(message: Mapping) -> None:
+        async def tagged(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*_told(status, message["headers"]), (b"x-request-id", request_id)]
+                message["headers"] += _missing(message["headers"])
             elif method == "HEAD" and message["type"] == "http.response.body":
                 message["body"] = b""
             await send(message)
@@ -63,10 +63,19 @@ class Requests:
         except Exception:  # noqa: BLE001  it has passed the framework's own handlers: the last chance to answer
             _log.exception("request.failed", request_id=request_id.decode(), path=path)
             if not status:
-                await _refuse(tagged, 500, problems.internal(request_id.decode()))
+                await refuse(tagged, 500, problems.internal(request_id.decode()))
         finally:
             seconds = time.perf_counter() - begun
-            write = _log.error if status >= 500 else _log.warning if seconds > SLOW_SECONDS else _log.debug
+            quiet = scope["state"].get("quiet", False)
+            write = (
+                _log.debug
+                if quiet
+                else _log.error
+                if status >= 500
+                else _log.warning
+                if seconds > SLOW_SECONDS
+                else _log.debug
+            )
             write(
                 "request",
                 request_id=request_id.decode(),
@@ -76,21 +85,15 @@ class Requests:
                 ms=round(seconds * 1000, 1),
             )
 
-    async def _answer(self, scope: Mapping, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _head_bytes(scope) > MAX_HEAD_BYTES:
-            await _refuse(send, 431, problems.TOO_LARGE_HEAD)
+            await refuse(send, 431, problems.TOO_LARGE_HEAD)
             return
         if _misspelt(scope):
             scope["path"] = _NOWHERE
         if scope["method"] == "HEAD":
             scope["method"] = "GET"
         await self._app(scope, receive, send)
-
-
-async def _refuse(send: Send, status: int, document: bytes) -> None:
-    headers = [(b"content-type", problems.MEDIA_TYPE.encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": document})
 
 
 def _told(status: int, headers: Headers) -> Headers:
@@ -102,18 +105,34 @@ def _told(status: int, headers: Headers) -> Headers:
     ]
 
 
-def _head_bytes(scope: Mapping) -> int:
+# An answer is data: no page, so nothing in it may be loaded, framed or guessed to be something else; and it is
+# true now, so nobody may keep it without asking again. A page says otherwise itself.
+_DEFAULTS = {
+    b"cache-control": b"no-cache",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+}
+
+
+def _missing(headers: Headers) -> Headers:
+    given = {name.lower() for name, _ in headers}
+    return [header for header in _DEFAULTS.items() if header[0] not in given]
+
+
+def _head_bytes(scope: Scope) -> int:
     lines = sum(len(name) + len(value) for name, value in scope["headers"])
     return lines + len(scope.get("raw_path", b"")) + len(scope["query_string"])
 
 
-def _misspelt(scope: Mapping) -> bool:
+def _misspelt(scope: Scope) -> bool:
     # The router drops such slashes: it would find the user "ada" for the id "/ada", written "%2Fada".
     path = scope["path"]
     return "//" in path or (path.endswith("/") and path != "/") or b"%2f" in scope.get("raw_path", b"").lower()
 
 
-def _request_id(scope: Mapping) -> bytes:
+def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SANE.match(value):
             return bytes(value)

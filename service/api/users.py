@@ -106,7 +106,7 @@ def _ladder(request: Request[Any, Any, Any]) -> Ladder:
     return ladder
 
 
-@post("/users")
+@post("/users", opt={"writes": True})
 async def create_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Create a user."""
     asked = await body(request, CreateUser)
@@ -138,7 +138,7 @@ def _matches(header: str, tag: str) -> bool:
         return False
 
 
-@put("/users/{user_id:str}/rating")
+@put("/users/{user_id:str}/rating", opt={"writes": True})
 async def put_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Set a user's rating."""
     target, wanted = user_id(request), wanted_version(request)

@@ -32,6 +32,11 @@ class BoardKeys(msgspec.Struct, frozen=True):
         return cls(*(f"{{{name}}}:{part}" for part in ("board", "users", "state", "reconcile")))
 
 
+def bucket(client: str) -> str:
+    """Return the key of a client's bucket of tokens, in a slot of its own."""
+    return f"bucket:{client}"
+
+
 def user_object(user_id: UserId) -> str:
     """Return the key of a cached user object, in a slot of its own."""
     return f"user:{user_id}"

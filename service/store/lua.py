@@ -60,7 +60,8 @@ PEEK = read("peek")
 FIX = read("fix")
 GHOSTS = read("ghosts")
 RESYNC = read("resync")
-ALL = (RANK, SLICE_AT, SLICE_AFTER, PUT, APPLY, BEGIN, STORE_OBJECT, PEEK, FIX, GHOSTS, RESYNC)
+TAKE = read("take")
+ALL = (RANK, SLICE_AT, SLICE_AFTER, PUT, APPLY, BEGIN, STORE_OBJECT, PEEK, FIX, GHOSTS, RESYNC, TAKE)
 
 Command = tuple[Any, ...]
 """A plain command, or a script followed by its number of keys, keys and arguments."""

@@ -25,6 +25,9 @@ ANSWER_SECONDS = 0.25
 FEED_ANSWER_SECONDS = 2.0
 """The same for the tailer, whose pipelines are long and whose callers are nobody."""
 
+LIMIT_SECONDS = 0.1
+"""The same for the rate limit, which every request waits for and each process can do without."""
+
 
 def connect_feed(url: str) -> Client:
     """Return the tailer's client, as `connect` does."""

@@ -156,11 +156,13 @@ def _headers(named: dict[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(database_url: str, redis_url: str, *, workers: int = 1, failpoints: str = "") -> Iterator[Service]:
+def serving(
+    database_url: str, redis_url: str, *, workers: int = 1, failpoints: str = "", **variables: str
+) -> Iterator[Service]:
     """
     Run the service over these stores until the end of the block, from the moment it says that it is ready.
 
-    `failpoints` are armed as `service.failpoints` describes.
+    `failpoints` are armed as `service.failpoints` describes; `variables` are further environment variables.
     """
     settings = Settings(database_url=database_url, redis_url=redis_url, workers=workers, port=free_port())
     environment = {
@@ -174,6 +176,7 @@ def serving(database_url: str, redis_url: str, *, workers: int = 1, failpoints: 
         "RATE_LIMIT_PER_SECOND": "0",
         "LADDER_FAILPOINTS": failpoints,
         "LADDER_TESTING": "true",
+        **variables,
     }
     with tempfile.TemporaryDirectory(prefix="ladder-api-") as folder:
         log = Path(folder) / "log"

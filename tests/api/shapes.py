@@ -22,13 +22,16 @@ PAGE = ["items", "total", "next_cursor"]
 
 SLUGS = {
     "validation": 400,
+    "unauthorized": 401,
     "not-found": 404,
     "method-not-allowed": 405,
     "username-taken": 409,
     "id-taken": 409,
+    "too-slow": 408,
     "precondition-failed": 412,
     "too-large": 413,
     "unsupported-media-type": 415,
+    "rate-limited": 429,
     "internal": 500,
     "unavailable": 503,
     "outcome-unknown": 503,

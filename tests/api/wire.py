@@ -98,20 +98,20 @@ def _hpack(text: bytes) -> bytes:
     return bytes([*length, rest]) + text
 
 
-def exchange(port: int, sent: bytes) -> Reply:
+def exchange(port: int, sent: bytes, *, seconds: float = SECONDS) -> Reply:
     """The first answer to what was sent; status 0 when the connection was closed without one."""
-    answers = exchanges(port, sent)
+    answers = exchanges(port, sent, seconds=seconds)
     return answers[0] if answers else Reply(0, {}, b"")
 
 
-def exchanges(port: int, sent: bytes) -> list[Reply]:
+def exchanges(port: int, sent: bytes, *, seconds: float = SECONDS) -> list[Reply]:
     """Every answer until the server closes the connection, to requests of which the last asks for that."""
-    return _replies(received(port, sent), sent.partition(b" ")[0].decode("latin-1"))
+    return _replies(received(port, sent, seconds=seconds), sent.partition(b" ")[0].decode("latin-1"))
 
 
-def received(port: int, sent: bytes) -> bytes:
+def received(port: int, sent: bytes, *, seconds: float = SECONDS) -> bytes:
     """The bytes that come back until the server closes the connection."""
-    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
         answer = b""
         # A server need not read the rest of a request that it has refused, and may be gone before we are through.
         with contextlib.suppress(ConnectionError):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 READ_ONLY = "#!lua flags=no-writes\n"
 CLOSING = ["Returns", "Errors", "Complexity", "Effects", "Why atomic"]
-READS = {"GETRANGE", "HGET", "HMGET", "TIME", "TYPE", "ZCARD", "ZCOUNT", "ZREVRANGE", "ZREVRANK", "ZSCORE"}
+READS = {"GET", "GETRANGE", "HGET", "HMGET", "TIME", "TYPE", "ZCARD", "ZCOUNT", "ZREVRANGE", "ZREVRANK", "ZSCORE"}
 WRITES = {"HINCRBY", "HSET", "SET", "UNLINK", "ZADD", "ZREM"}
 MAX_LINES = 400
 

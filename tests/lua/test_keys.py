@@ -10,6 +10,7 @@ import pytest
 
 from service.model import Change, Checkpoint, Point, Rated, User, UserId, Version, Window
 from service.store import lua
+from service.store.buckets import Buckets
 from service.store.inspection import Fix, Inspection
 from service.store.keys import BoardKeys, user_object
 from service.store.mirror import Feeding, Mirror, board_rows
@@ -101,3 +102,4 @@ async def use_every_verb(mirror: Mirror, inspection: Inspection) -> None:
     await inspection.fix([Fix(change, Version(1))], epoch=state.epoch)
     await inspection.remove_ghosts([b"stranger"], epoch=state.epoch)
     await inspection.resync(0, epoch=state.epoch)
+    await Buckets(mirror._client, rate=1, burst=1).take({"192.0.2.1": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Any
 
 import msgspec
@@ -31,6 +32,19 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "MIGRATE_ON_START": [("true", True), ("false", False)],
     "ALLOW_ANONYMOUS_WRITES": [("true", True), ("false", False)],
     "CURSOR_SECRET": [("0123456789abcdef", "0123456789abcdef"), ("ü" * 16, "ü" * 16)],
+    "API_KEYS": [("0a" * 32, (b"\x0a" * 32,)), (f"{'ab' * 32}, {'CD' * 32}", (b"\xab" * 32, b"\xcd" * 32))],
+    "CORS_ALLOW_ORIGINS": [
+        ("https://example.org", ("https://example.org",)),
+        ("http://localhost:3000,https://a.b", ("http://localhost:3000", "https://a.b")),
+        ("http://[::1]:80", ("http://[::1]:80",)),
+    ],
+    "RATE_LIMIT_PER_SECOND": [("0", 0), ("1", 1), ("1000000", 1_000_000)],
+    "RATE_LIMIT_BURST": [("0", 0), ("1", 1), ("1000000", 1_000_000)],
+    "TRUSTED_PROXIES": [
+        ("10.0.0.1", (ip_network("10.0.0.1"),)),
+        ("10.0.0.0/8, fd00::/8", (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))),
+    ],
+    "MAX_IN_FLIGHT": [("1", 1), ("100000", 100_000)],
 }
 BAD = {
     "DATABASE_URL": ["db", "db/ladder", "mysql://db/ladder", "redis://db", "host=db dbname=ladder", "://", "1"],
@@ -42,6 +56,20 @@ BAD = {
     "MIGRATE_ON_START": ["True", "yes", "1", "0", "on", "false "],
     "ALLOW_ANONYMOUS_WRITES": ["True", "yes", "1", "0", "on", "false "],
     "CURSOR_SECRET": ["short", "0123456789abcde"],
+    "API_KEYS": ["secret", "0a" * 31, "0a" * 33, "0g" * 32, "0a" * 32 + ",", ",", "*"],
+    "CORS_ALLOW_ORIGINS": [
+        "*",
+        "example.org",
+        "https://example.org/",
+        "https://Example.org",
+        "null",
+        "https://a,",
+        "ftp://a",
+    ],
+    "RATE_LIMIT_PER_SECOND": ["-1", "1000001", "1.5", "100/s"],
+    "RATE_LIMIT_BURST": ["-1", "1000001", "1.5"],
+    "TRUSTED_PROXIES": ["proxy", "10.0.0.1/8", "10.0.0.0/33", "*", "10.0.0.1,"],
+    "MAX_IN_FLIGHT": ["0", "100001", "-1"],
 }
 
 

@@ -1,0 +1,84 @@
+"""Who may do what: keys for writes, and the origins whose pages may ask."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Any
+
+from service.api.asgi import add_headers
+from service.errors import Unauthorized
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from litestar.connection import ASGIConnection
+    from litestar.handlers import BaseRouteHandler
+
+    from service.api.asgi import ASGIApp, Headers, Receive, Scope, Send
+
+_PREFLIGHT_SECONDS = 600
+_ALLOWED_HEADERS = (
+    b"authorization, content-type, if-match, if-none-match, idempotency-key, x-consistency-token, x-request-id"
+)
+_EXPOSED_HEADERS = (
+    b"etag, location, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset, x-consistency-token,"
+    b" x-data-stale, x-mirror-lag-ms, x-mirror-write, x-rank-as-of, x-rank-source, x-request-id"
+)
+
+
+def check_key(digests: Sequence[bytes]) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], None]:
+    """
+    Return a guard that lets a handler with `opt["writes"]` be called only with one of the keys.
+
+    `digests` are the keys' SHA-256; without any everybody may write. The guard raises `Unauthorized`. Every
+    digest is compared, and in constant time, so that an answer's delay tells nothing.
+    """
+
+    def check(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        if not digests or not handler.opt.get("writes"):
+            return
+        scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+        digest = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
+        known = [hmac.compare_digest(digest, held) for held in digests]
+        if scheme.lower() != "bearer" or not any(known):
+            raise Unauthorized
+
+    return check
+
+
+class Cors:
+    """
+    ASGI middleware: pages of exactly these origins may read the answers, without credentials.
+
+    Outside everything that can refuse a request, so that such a page can read the refusal too.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self._app = app
+        self._origins = frozenset(origin.encode() for origin in origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; a preflight of a known origin is answered here."""
+        if scope["type"] != "http" or not self._origins:
+            await self._app(scope, receive, send)
+            return
+        asked = {name: value for name, value in scope["headers"] if name in _ASKED}
+        told: Headers = [(b"vary", b"Origin")]
+        origin = asked.get(b"origin")
+        if origin in self._origins:
+            told.append((b"access-control-allow-origin", origin))
+            if scope["method"] == "OPTIONS" and b"access-control-request-method" in asked:
+                told += [
+                    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
+                    (b"access-control-allow-headers", _ALLOWED_HEADERS),
+                    (b"access-control-max-age", str(_PREFLIGHT_SECONDS).encode()),
+                ]
+                await send({"type": "http.response.start", "status": 204, "headers": told})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            told.append((b"access-control-expose-headers", _EXPOSED_HEADERS))
+        await self._app(scope, receive, add_headers(send, told))
+
+
+_ASKED = (b"origin", b"access-control-request-method")

@@ -1,0 +1,168 @@
+"""How much a process takes on: requests at a time, and time for a body."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.api.admission import Admission
+from service.errors import TooSlow
+
+from .serving import Service, serving, wait_until
+from .shapes import assert_problem
+from .wire import exchange, request
+
+JSON = ("Content-Type", "application/json")
+
+
+class Held:
+    """An application whose answers are held back, and what is sent through it."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.released = asyncio.Event()
+        self.bodies: list[Any] = []
+        self.door = Admission(self.answer, **{"most": 2, **limits})
+
+    async def answer(self, _: Any, receive: Any, send: Any) -> None:
+        self.bodies.append(await receive())
+        await self.released.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def ask(self, receive: Any = None, path: str = "/leaderboard") -> int:
+        """The status of an answer."""
+        statuses: list[int] = []
+
+        async def send(message: Any) -> None:
+            statuses.extend([message["status"]] if "status" in message else [])
+
+        async def nothing() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        await self.door({"type": "http", "path": path, "method": "GET", "state": {}}, receive or nothing, send)
+        return statuses[0]
+
+
+async def test_beyond_the_limit_a_request_is_refused_at_once() -> None:
+    """And those that were admitted are answered; then there is room again."""
+    held = Held()
+    admitted = [asyncio.create_task(held.ask()) for _ in range(2)]
+    await asyncio.sleep(0)
+
+    assert held.door.in_flight == 2
+    assert 503 == await held.ask()
+    held.released.set()
+    assert [200, 200] == await asyncio.gather(*admitted)
+    assert 200 == await held.ask()
+    assert 0 == held.door.in_flight
+
+
+async def test_whoever_watches_is_always_admitted() -> None:
+    """When it is busiest, too."""
+    held = Held(most=1)
+    busy = asyncio.create_task(held.ask())
+    await asyncio.sleep(0)
+    probe = asyncio.create_task(held.ask(path="/health/ready"))
+    held.released.set()
+
+    assert {200} == set(await asyncio.gather(busy, probe))
+
+
+async def test_a_request_that_is_given_up_makes_room() -> None:
+    """A client that goes away takes no place."""
+    held = Held(most=1)
+    given_up = asyncio.create_task(held.ask())
+    await asyncio.sleep(0)
+    given_up.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await given_up
+
+    assert 0 == held.door.in_flight
+
+
+async def test_a_body_that_never_ends_is_not_waited_for() -> None:
+    """However steadily it drips: the time is that of the whole body."""
+    held = Held(body_seconds=0.05)
+
+    async def dripping() -> Any:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def read_all(_: Any, receive: Any, __: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    held.door._app = read_all
+    with pytest.raises(TooSlow):
+        await held.ask(dripping)
+
+
+async def test_a_client_may_stay_as_long_as_it_likes() -> None:
+    """Behind the end of the body there is only its leaving, and a stream waits for that."""
+    held = Held(body_seconds=0.02)
+    messages = iter([{"type": "http.request", "more_body": False}, {"type": "http.disconnect"}])
+    late = asyncio.Event()
+
+    async def receive() -> Any:
+        message: Any = next(messages)
+        if message["type"] == "http.disconnect":
+            await late.wait()
+        return message
+
+    async def streaming(_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        asyncio.get_running_loop().call_later(0.1, late.set)
+        assert "http.disconnect" == (await receive())["type"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    held.door._app = streaming
+
+    assert 200 == await held.ask(receive)
+
+
+@pytest.fixture
+def small(service: Service) -> Iterator[Service]:
+    """A service that admits ten requests at a time, over the same stores."""
+    with serving(service.settings.database_url, service.settings.redis_url, MAX_IN_FLIGHT="10") as running:
+        wait_until(running.is_mirrored)
+        yield running
+
+
+UNFINISHED = request("POST", "/users", [JSON, ("Content-Length", "100")]) + b'{"user'
+
+
+def test_a_rush_is_refused_with_503_and_leaves_no_trace(small: Service) -> None:
+    """Ten are being served, the others learn at once that they should come back; then all is as before."""
+    with contextlib.ExitStack() as held:
+        for _ in range(20):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", small.settings.port)))
+            connection.sendall(UNFINISHED)
+        wait_until(lambda: small.get("/leaderboard").status_code == 503)
+        begun = time.monotonic()
+        answers = [small.get("/leaderboard") for _ in range(50)]
+        seconds = time.monotonic() - begun
+        assert 200 == small.get("/health/live").status_code
+
+    assert_problem(answers[0], "unavailable")
+    assert "1" == answers[0].headers["retry-after"]
+    assert {503} == {answer.status_code for answer in answers}
+    assert seconds < 5
+    # A rush must not fill the log too: one line a second tells of it.
+    assert 1 <= sum(line["event"] == "requests.shed" for line in small.logged()) <= 10
+    assert not any(line["event"] == "request" and line["level"] == "error" for line in small.logged())
+    wait_until(lambda: small.get("/leaderboard").status_code == 200)
+
+
+def test_a_body_that_stops_is_answered_408(service: Service) -> None:
+    """After ten seconds, and the connection is closed; others are served meanwhile."""
+    begun = time.monotonic()
+    answer = exchange(service.settings.port, UNFINISHED, seconds=20)
+    seconds = time.monotonic() - begun
+
+    assert_problem(answer, "too-slow")
+    assert 9 < seconds < 14
