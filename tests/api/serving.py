@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import msgspec
@@ -157,12 +158,17 @@ def _headers(named: dict[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def serving(
-    database_url: str, redis_url: str, *, workers: int = 1, failpoints: str = "", **variables: str
+    database_url: str,
+    redis_url: str,
+    *,
+    workers: int = 1,
+    failpoints: str = "",
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Service]:
     """
     Run the service over these stores until the end of the block, from the moment it says that it is ready.
 
-    `failpoints` are armed as `service.failpoints` describes; `variables` are further environment variables.
+    `failpoints` are armed as `service.failpoints` describes; `env` are further variables.
     """
     settings = Settings(database_url=database_url, redis_url=redis_url, workers=workers, port=free_port())
     environment = {
@@ -176,7 +182,7 @@ def serving(
         "RATE_LIMIT_PER_SECOND": "0",
         "LADDER_FAILPOINTS": failpoints,
         "LADDER_TESTING": "true",
-        **variables,
+        **env,
     }
     with tempfile.TemporaryDirectory(prefix="ladder-api-") as folder:
         log = Path(folder) / "log"

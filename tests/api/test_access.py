@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+import redis
 
 from .serving import Service, serving, wait_until
 from .shapes import assert_problem
@@ -24,11 +25,10 @@ READS = ["/users/nobody", "/leaderboard", "/users/search?username=x", "/health",
 def service(fresh_database: str, stores) -> Iterator[Service]:
     """A service whose writes need one of two keys, and whose answers one foreign page may read."""
     digests = ",".join(hashlib.sha256(key.encode()).hexdigest() for key in KEYS)
-    import redis
-
+    env = {"API_KEYS": digests, "CORS_ALLOW_ORIGINS": ORIGIN}
     with redis.Redis.from_url(stores.redis_url) as client:
         try:
-            with serving(fresh_database, stores.redis_url, API_KEYS=digests, CORS_ALLOW_ORIGINS=ORIGIN) as running:
+            with serving(fresh_database, stores.redis_url, env=env) as running:
                 wait_until(running.is_mirrored)
                 running.post({"username": "known", "id": "known"}, authorization=f"Bearer {KEYS[0]}")
                 yield running
@@ -99,7 +99,7 @@ def test_no_key_is_ever_logged(service: Service) -> None:
 def test_with_keys_it_may_listen_anywhere(fresh_database: str, redis_url: str) -> None:
     """What the start refuses without."""
     digest = hashlib.sha256(KEYS[0].encode()).hexdigest()
-    with serving(fresh_database, redis_url, HOST="0.0.0.0", API_KEYS=digest) as running:
+    with serving(fresh_database, redis_url, env={"HOST": "0.0.0.0", "API_KEYS": digest}) as running:
         assert 401 == running.post({"username": "someone"}).status_code
 
 

@@ -129,7 +129,7 @@ async def test_a_client_may_stay_as_long_as_it_likes() -> None:
 @pytest.fixture
 def small(service: Service) -> Iterator[Service]:
     """A service that admits ten requests at a time, over the same stores."""
-    with serving(service.settings.database_url, service.settings.redis_url, MAX_IN_FLIGHT="10") as running:
+    with serving(service.settings.database_url, service.settings.redis_url, env={"MAX_IN_FLIGHT": "10"}) as running:
         wait_until(running.is_mirrored)
         yield running
 

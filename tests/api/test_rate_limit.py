@@ -15,7 +15,7 @@ from .serving import Service, serving, wait_until
 from .shapes import assert_problem, assert_request_id
 from .wire import request
 
-RATE, BURST = 50, 200
+RATE, BURST = 5, 200
 HEADERS = {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"}
 PROXIED = {"TRUSTED_PROXIES": "127.0.0.0/8"}
 
@@ -30,7 +30,7 @@ def service(fresh_database: str) -> Iterator[Service]:
     """Two workers behind one port, and a Redis of their own, so that no bucket is anybody else's."""
     with own_redis() as server:
         server.start()
-        with serving(fresh_database, server.url, workers=2, **limited()) as running:
+        with serving(fresh_database, server.url, workers=2, env=limited()) as running:
             wait_until(running.is_mirrored)
             yield running
 
@@ -56,7 +56,7 @@ async def crowd(ports: list[int], count: int, address: str) -> Counter[int]:
 
 async def test_of_a_thousand_requests_the_burst_passes(service: Service, fresh_database: str) -> None:
     """And what time brought meanwhile, not one more: counted over three processes of two services."""
-    with serving(fresh_database, service.settings.redis_url, **limited()) as other:
+    with serving(fresh_database, service.settings.redis_url, env=limited()) as other:
         begun = time.monotonic()
         answers = await crowd([service.settings.port, other.settings.port], 1000, "198.51.100.1")
         seconds = time.monotonic() - begun
@@ -131,7 +131,7 @@ async def test_without_redis_each_process_limits_on_its_own(fresh_database: str)
     """No request waits for it or fails of it, and a client still cannot ask without end."""
     with own_redis() as server:
         server.start()
-        with serving(fresh_database, server.url, **limited()) as running:
+        with serving(fresh_database, server.url, env=limited()) as running:
             wait_until(running.is_mirrored)
             server.kill()
             await crowd([running.settings.port], 5, "198.51.100.7")
@@ -155,7 +155,7 @@ def test_the_peer_counts_when_no_proxy_is_trusted(fresh_database: str) -> None:
     """By default, whatever it claims."""
     with own_redis() as server:
         server.start()
-        with serving(fresh_database, server.url, **limited(TRUSTED_PROXIES="")) as running:
+        with serving(fresh_database, server.url, env=limited(TRUSTED_PROXIES="")) as running:
             answers = [running.client.get("/users/x", headers=behind(f"198.51.100.{n}")) for n in range(20)]
 
     assert int(answers[-1].headers["ratelimit-remaining"]) < BURST - 10
@@ -164,5 +164,5 @@ def test_the_peer_counts_when_no_proxy_is_trusted(fresh_database: str) -> None:
 def test_zero_switches_the_limit_off(fresh_database: str, redis_url: str) -> None:
     """Either number; then nobody is told of one."""
     for name in ("RATE_LIMIT_PER_SECOND", "RATE_LIMIT_BURST"):
-        with serving(fresh_database, redis_url, **{**limited(), name: "0"}) as running:
+        with serving(fresh_database, redis_url, env={**limited(), name: "0"}) as running:
             assert set() == HEADERS & set(running.get("/users/nobody").headers)
