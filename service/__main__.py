@@ -11,18 +11,19 @@ import time
 from typing import Any
 
 import structlog
-from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
-from service import failpoints
+from service import drain, failpoints
 from service.errors import LadderError, Unavailable
 from service.listening import refusal
 from service.logs import configure
+from service.monitoring import reporter
 from service.settings import Settings, SettingsError
 from service.store.migrate import migrate
 
-DRAIN_SECONDS = 5
+STOP_SECONDS = 3
+"""How long a worker may take to answer what it has begun, once it no longer listens."""
 MAX_HEADER_BYTES = 64 * 1024
 """The server's own cut-off, for what never becomes a request; `api/requests.py` answers what does."""
 _WATCH_SECONDS = 0.5
@@ -37,14 +38,16 @@ def application() -> object:
 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     settings = Settings.from_env(os.environ)
-    configure(settings.log_level)
-    app = create_app(settings)
+    configure(settings.log_level, reporter(settings.sentry_dsn) if settings.sentry_dsn else None)
+    draining = asyncio.Event()
+    app = create_app(settings, draining=draining)
 
     async def stoppable(scope: Any, receive: Any, send: Any) -> None:
         async def told(message: Any) -> None:
             await send(message)
             if message["type"] == "lifespan.startup.complete":
                 loop = asyncio.get_running_loop()
+                drain.listen(draining, loop)
                 loop.call_later(_UNBLOCK_AFTER_SECONDS, signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP)
 
         await app(scope, receive, told if scope["type"] == "lifespan" else send)
@@ -63,6 +66,8 @@ def main() -> int:
     """Check the settings, bring the schema up to date if Postgres is there, and serve until told to stop."""
     try:
         settings = Settings.from_env(os.environ)
+        if settings.sentry_dsn:
+            reporter(settings.sentry_dsn)
         failpoints.arm(os.environ)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  the operator's terminal, before any log is set up
@@ -79,10 +84,12 @@ def main() -> int:
         except LadderError as error:
             print(f"The schema could not be brought up to date: {str(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201
             return 1
+    # Until a worker serves and listens to it, the announcement of the end is nothing to it.
+    signal.signal(drain.TOLD, signal.SIG_IGN)
     # A worker is forked with its supervisor's handler, and the server loses a signal that comes before its
     # event loop serves: until then it stays pending.
     os.register_at_fork(after_in_child=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _STOP))
-    Granian(
+    server = drain.DrainingServer(
         "service.__main__:application",
         factory=True,
         address=settings.host,
@@ -94,10 +101,12 @@ def main() -> int:
         http=HTTPModes.http1,
         http1_settings=HTTP1Settings(max_buffer_size=MAX_HEADER_BYTES),
         workers=settings.workers,
-        workers_kill_timeout=DRAIN_SECONDS,
+        workers_kill_timeout=STOP_SECONDS,
         respawn_failed_workers=True,
         log_enabled=False,
-    ).serve()
+    )
+    server.notice = settings.drain_seconds
+    server.serve()
     return 0
 
 

@@ -93,14 +93,19 @@ async def _prepare(settings: Settings, ladder: Ladder) -> None:
             return
 
 
-def create_app(settings: Settings) -> ASGIApp:
-    """Build the ASGI application; nothing is opened before its lifespan begins."""
+def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> ASGIApp:
+    """
+    Build the ASGI application; nothing is opened before its lifespan begins.
+
+    When `draining` is set it is no longer ready, though it still serves.
+    """
     limiter = _limiter(settings)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with opened(settings) as ladder:
             app.state.ladder = ladder
+            app.state.draining = draining or asyncio.Event()
             yield
             if limiter:
                 await limiter.close()

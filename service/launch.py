@@ -134,7 +134,8 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
     if len(missing) == 1:
         sentence = f"{missing[0]} is not set: set both {' and '.join(stores)}, or neither for stores of Ladder's own."
         raise _Refused(sentence, _WRONG)
-    environment |= {"HOST": options.host, "PORT": options.port}
+    # Nobody is told by a balancer here: Ctrl-C is to end it.
+    environment = {"DRAIN_SECONDS": "0", **environment, "HOST": options.host, "PORT": options.port}
     if options.workers is not None:
         environment["WORKERS"] = options.workers
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])

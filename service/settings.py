@@ -56,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that one client may make at once, 0..1000000; 0 switches the limit off."""
     trusted_proxies: tuple[Network, ...] = ()
     """Addresses or networks of the proxies whose X-Forwarded-For is believed, separated by commas; none by default."""
+    sentry_dsn: str | None = None
+    """Where defects are told, an address that Sentry shows as DSN; needs the extra `sentry`. Nowhere by default."""
+    drain_seconds: int = 1
+    """Seconds from SIGTERM, when `/health/ready` turns 503, until it stops listening, 0..60."""
     max_in_flight: int = 1000
     """Requests that one process serves at a time, 1..100000; what comes on top is refused at once with 503."""
     cursor_secret: str | None = None
@@ -192,5 +196,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "rate_limit_per_second": _whole(0, 1_000_000),
     "rate_limit_burst": _whole(0, 1_000_000),
     "trusted_proxies": _list(_network),
+    "sentry_dsn": _url("https", "http"),
+    "drain_seconds": _whole(0, 60),
     "max_in_flight": _whole(1, 100_000),
 }

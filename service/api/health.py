@@ -11,7 +11,7 @@ from litestar import Request, Response, get
 
 import service
 from service.api.answers import json_response
-from service.errors import LadderError
+from service.errors import LadderError, Unavailable
 from service.ranking.breaker import BreakerState
 from service.ranking.choice import FRESH_LAG_MS
 
@@ -94,7 +94,9 @@ async def get_live() -> Response[bytes]:
 
 @get("/health/ready")
 async def get_ready(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Return 200 while some store can serve reads; whichever says so first is enough."""
+    """Return 200 while some store can serve reads, and the end has not been announced."""
+    if request.app.state.draining.is_set():
+        raise Unavailable("This process is about to end.")
     ladder: Ladder = request.app.state.ladder
     with suppress(LadderError):
         state = await ladder.mirror_state()

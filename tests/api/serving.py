@@ -182,6 +182,7 @@ def serving(
         "RATE_LIMIT_PER_SECOND": "0",
         "LADDER_FAILPOINTS": failpoints,
         "LADDER_TESTING": "true",
+        "DRAIN_SECONDS": "0",
         **env,
     }
     with tempfile.TemporaryDirectory(prefix="ladder-api-") as folder:

@@ -148,7 +148,7 @@ async def test_without_redis_each_process_limits_on_its_own(fresh_database: str)
                 running.client.get("/users/nobody", headers=behind("198.51.100.9"))
                 return any(line["event"] == "rate_limit.shared" for line in running.logged())
 
-            wait_until(shared)
+            wait_until(shared, seconds=40)
 
 
 def test_the_peer_counts_when_no_proxy_is_trusted(fresh_database: str) -> None:

@@ -44,6 +44,8 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
         ("10.0.0.1", (ip_network("10.0.0.1"),)),
         ("10.0.0.0/8, fd00::/8", (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))),
     ],
+    "SENTRY_DSN": [("https://key@sentry.example/1", "https://key@sentry.example/1")],
+    "DRAIN_SECONDS": [("0", 0), ("60", 60)],
     "MAX_IN_FLIGHT": [("1", 1), ("100000", 100_000)],
 }
 BAD = {
@@ -69,6 +71,8 @@ BAD = {
     "RATE_LIMIT_PER_SECOND": ["-1", "1000001", "1.5", "100/s"],
     "RATE_LIMIT_BURST": ["-1", "1000001", "1.5"],
     "TRUSTED_PROXIES": ["proxy", "10.0.0.1/8", "10.0.0.0/33", "*", "10.0.0.1,"],
+    "SENTRY_DSN": ["sentry.example", "ftp://key@sentry.example/1"],
+    "DRAIN_SECONDS": ["-1", "61", "0.5"],
     "MAX_IN_FLIGHT": ["0", "100001", "-1"],
 }
 
