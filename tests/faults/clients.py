@@ -147,7 +147,7 @@ class Watch:
     async def _look(self) -> None:
         async with redis.asyncio.Redis.from_url(self._settings.redis_url) as client:
             while True:
-                held = await client.hmget(USERS, self._users)
+                held: list[Any] = await client.hmget(USERS, self._users)
                 now = time.monotonic()
                 for user_id, value in zip(self._users, held, strict=True):
                     version = int(value.partition(b"|")[0]) if value else 0
