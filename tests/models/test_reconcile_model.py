@@ -10,11 +10,12 @@ the other choices breaks one, which also shows that the model can tell.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 import pytest
+
+from .explore import explore
 
 CREATE, UPDATE, DELETE = range(3)
 IDLE, BEGUN, WRITTEN, COMMITTED, DONE = range(5)
@@ -201,24 +202,21 @@ class Model:
                 yield "converges"
 
 
-def explore(choice: Choice, enough: set[Promise]) -> tuple[set[Promise], int]:
-    """Visit every world; returns the broken promises (ending when these are `enough`) and the number of worlds."""
-    model, broken = Model(choice), set[Promise]()
-    seen, ahead = {World()}, deque([World()])
-    while ahead and not (enough and broken == enough):
-        world = ahead.popleft()
+def outcome(choice: Choice, enough: set[Promise]) -> tuple[set[Promise], int]:
+    """Visit every world of a choice; returns the broken promises and the number of worlds, as `explore` does."""
+    model = Model(choice)
+
+    def steps(world: World) -> Iterator[tuple[World, Iterator[Promise]]]:
         for after, by_pass in model.successors(world):
-            broken.update(model.broken(world, after, by_pass=by_pass))
-            if after not in seen:
-                seen.add(after)
-                ahead.append(after)
-    return broken, len(seen)
+            yield after, model.broken(world, after, by_pass=by_pass)
+
+    return explore(World(), steps, enough)
 
 
 @pytest.mark.parametrize("tombstones", ["kept", "collected, epoch"])
 def test_what_the_product_does_keeps_both_promises(tombstones: Tombstones) -> None:
     """Redis is read first, a removal names the version it saw, and tombstones stay as long as the epoch does."""
-    broken, worlds = explore(Choice(redis_first=True, only_if_unchanged=True, tombstones=tombstones), set())
+    broken, worlds = outcome(Choice(redis_first=True, only_if_unchanged=True, tombstones=tombstones), set())
 
     assert set() == broken
     assert worlds > 25_000
@@ -243,6 +241,6 @@ def test_every_other_way_breaks_a_promise(
     redis_first: bool, only_if_unchanged: bool, tombstones: Tombstones, promises: set[Promise]
 ) -> None:
     """Postgres first, a removal whatever was seen, or tombstones that go one by one: each loses or revives a user."""
-    broken, _ = explore(Choice(redis_first, only_if_unchanged, tombstones), promises)
+    broken, _ = outcome(Choice(redis_first, only_if_unchanged, tombstones), promises)
 
     assert promises == broken
