@@ -1,7 +1,7 @@
 """
 Deleting, creating, renaming and rating users at full speed during reconciliations never removes or regresses a row.
 
-Twenty seeds by default, two hundred with `scripts/test -m slow tests/ranking/test_reconcile_storms.py`.
+Twenty seeds by default, the other 180 with `scripts/test -m slow tests/ranking/test_reconcile_storms.py`.
 """
 
 from __future__ import annotations
