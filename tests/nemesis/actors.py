@@ -19,7 +19,9 @@ from redis.exceptions import RedisError
 from .history import Commit, History, Line, Op, Outcome, Sample, Stall
 from .world import Node, World, wall_to_monotonic
 
-USERS = 60
+USERS, FAVOURITES = 60, 5
+FAVOUR_SHARE = 0.5
+"""Of what is asked, so much is about a few users: what is late meets what is newer."""
 REST_SECONDS = 0.01
 CERTAIN = {400, 404, 409, 412, 413, 415}
 Consistency = Literal["token", "sticky", "none"]
@@ -44,6 +46,11 @@ class Names:
         """A name that nobody else has."""
         self._count += 1
         return f"{self._chance.choice('abcXYZ_-.9')}{self._chance.randrange(100)}n{self._count}"
+
+
+def some_user(chance: random.Random) -> str:
+    """Anybody, or one of the favourites."""
+    return f"u{1 + chance.randrange(FAVOURITES if chance.random() < FAVOUR_SHARE else USERS)}"
 
 
 class Client:
@@ -72,8 +79,7 @@ class Client:
 
     async def _ask(self, client: httpx.AsyncClient) -> None:
         verb = self._chance.choices(("user", "page", "rate", "create"), (40, 20, 34, 6))[0]
-        favourites = [user_id for user_id in self._known if self._chance.random() < 0.3]
-        user_id = self._chance.choice(favourites or [f"u{1 + self._chance.randrange(USERS)}"])
+        user_id = some_user(self._chance)
         if verb == "user":
             await self._send(client, "user", "GET", f"/users/{user_id}", id=user_id)
         elif verb == "page":
@@ -83,7 +89,6 @@ class Client:
             target = f"/users/{user_id}/rating"
             await self._send(client, "rate", "PUT", target, {"rating": asked}, id=user_id, asked=asked)
         else:
-            user_id = f"u{1 + self._chance.randrange(USERS)}"
             asked, name = self._names.rating(user_id), self._names.username()
             sent = {"id": user_id, "username": name, "rating": asked}
             await self._send(client, "create", "POST", "/users", sent, id=user_id, asked=asked, username=name)
@@ -152,7 +157,7 @@ async def write_sql(world: World, names: Names, over: Callable[[], bool], *, see
         with contextlib.suppress(psycopg.Error):
             async with await _connect(world) as connection:
                 while not over():
-                    user_id = f"u{1 + chance.randrange(USERS)}"
+                    user_id = some_user(chance)
                     if chance.random() < 0.25:
                         await connection.execute("DELETE FROM users WHERE id = %s", [user_id])
                     else:

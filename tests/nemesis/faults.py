@@ -44,6 +44,7 @@ WAYS: dict[str, Callable[[Proxy, float], object]] = {
     "slow way": lambda proxy, seconds: setattr(proxy, "latency", seconds),
     "requests lost": lambda proxy, _: setattr(proxy, "lose_requests", True),
     "replies lost": lambda proxy, _: setattr(proxy, "lose_replies", True),
+    "held back": lambda proxy, _: proxy.pause(),
     "refused": lambda proxy, _: proxy.refuse(),
 }
 
@@ -167,9 +168,11 @@ class Nemesis:
                 WAYS[step.name](proxy, latency)
             await asyncio.sleep(step.seconds)
             for proxy in proxies:
-                # What hung in a black hole is never answered, and its connection ends: as when a route comes back.
                 proxy.heal()
-                proxy.reset()
+                if step.name != "held back":
+                    # What hung in a black hole is never answered, and its connection ends. What was held back
+                    # arrives after all, long after its sender gave up.
+                    proxy.reset()
 
     async def _crash_postgres(self, seconds: float) -> None:
         async with self._noted("postgres crashed", "postgres"):

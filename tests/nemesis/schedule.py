@@ -19,6 +19,8 @@ FAULTS = (
     "slow way",
     "requests lost",
     "replies lost",
+    "held back",
+    "held back",
     "refused",
     "script flush",
     "sessions terminated",
@@ -54,7 +56,7 @@ def schedule(seed: int, seconds: float, *, nodes: int) -> list[Step]:
     for first, last in spans:
         at = first
         while at < last:
-            # Every fault comes before one comes again.
+            # Every fault comes before one comes again; late puts are the most telling.
             names = names or chance.sample(FAULTS, len(FAULTS))
             name = names.pop()
             long = chance.uniform(0.2, min(3.0, max(0.3, last - at)))
