@@ -157,7 +157,8 @@ class Nemesis:
 
     async def _command(self, name: str) -> None:
         kind: Kind = "work" if name == "script flush" else "redis"
-        async with self._noted(name, kind, rollback=kind == "redis"), self._session() as session:
+        # All of them while Redis runs: whoever kills it holds the same lock.
+        async with self._noted(name, kind, lock="redis", rollback=kind == "redis"), self._session() as session:
             await session.execute_command(*COMMANDS[name])
 
     async def _harm(self, step: Step) -> None:
