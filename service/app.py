@@ -23,6 +23,7 @@ from service.ranking.ladder import Ladder
 from service.ranking.tail import Tailer
 from service.store import redis
 from service.store.buckets import Buckets
+from service.store.history import History
 from service.store.ledger import Ledger
 from service.store.migrate import migrate
 from service.store.mirror import Mirror
@@ -48,13 +49,14 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
 
     Neither store needs to be up: what can be answered is answered, and they are taken in when they come.
     """
-    postgres = Postgres(settings.database_url)
+    history = History()
+    postgres = Postgres(settings.database_url, history=history)
     answers, feeding = redis.connect(settings.redis_url), redis.connect_feed(settings.redis_url)
-    tailer = Tailer(settings.database_url, Mirror(feeding))
+    tailer = Tailer(settings.database_url, Mirror(feeding), history=history)
     ladder = Ladder(
         Ledger(postgres),
         Mirror(answers),
-        source=lambda: tailer.source,
+        source=lambda: tailer.believed,
         cursor_key=settings.cursor_secret.encode() if settings.cursor_secret else None,
     )
     background: list[asyncio.Task[None]] = []

@@ -146,10 +146,11 @@ class NewRating(msgspec.Struct, frozen=True):
 
 
 class Rated(msgspec.Struct, frozen=True):
-    """A user after a committed write, and the rating before it (None for a new user)."""
+    """A user after a committed write, the rating before it (None for a new user), and the history it is part of."""
 
     user: User
     previous_rating: int | None
+    source: str = ""
 
 
 class Placed(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from service.errors import Behind, LadderError, NotReady, Unavailable
 from service.model import Board, Page, Placed, Standing, Token, User, UserId, Window
 from service.ranking.breaker import Breaker
 from service.ranking.deadline import within
+from service.store.history import ANY_SOURCE, NO_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -106,11 +107,13 @@ class GuardedMirror:
         async with self._calling():
             return await self._mirror.pages(windows, source=self._source())
 
-    async def fill(self, users: Sequence[User]) -> None:
-        """Cache users that were read from Postgres, if Redis takes them now."""
+    async def fill(self, users: Sequence[User], *, source: str) -> None:
+        """Cache users that were read from Postgres when it was of that history, if Redis takes them now."""
+        if source in (ANY_SOURCE, NO_SOURCE):
+            return
         try:
             async with self._calling():
-                await self._mirror.fill(users)
+                await self._mirror.fill(users, source=source)
         except LadderError as error:
             _log.debug("cache.fill_failed", reason=str(error), users=len(users))
 
@@ -120,13 +123,17 @@ class GuardedMirror:
 
         `pending` for all if Redis does not say, or places them on a board that may lack others' writes.
         """
+        # Whoever saw Postgres last may have seen another history than the one that took the write: then no board is
+        # believed, because which of the two is the lost one shows only later.
+        seen = self._source()
+        source = seen if {item.source for item in rated} == {seen} else NO_SOURCE
         asked_at = self._clock()
         try:
             async with self._calling():
                 if await failpoints.reach("before_put"):
                     lag_ms, placed = None, [Placed("pending")] * len(rated)
                 else:
-                    lag_ms, placed = await self._mirror.put(rated, source=self._source())
+                    lag_ms, placed = await self._mirror.put(rated, source=source)
                 await failpoints.reach("after_put")
         except Exception as error:  # noqa: BLE001  committed is committed, whatever the mirror makes of it
             known = isinstance(error, Unavailable) and self.breaker.state != "closed"

@@ -35,7 +35,7 @@ from service.ranking.cursor import Cursors
 from service.ranking.deadline import within
 from service.ranking.fallback import Fallback
 from service.ranking.guarded import GuardedMirror, Lookup
-from service.store.mirror import ANY_SOURCE
+from service.store.history import ANY_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -203,9 +203,10 @@ class Ladder:
     # A batch asks one store only: look-ups that Redis can answer do not wait for those that Postgres must.
 
     async def _ask_ledger(self, ids: Sequence[UserId]) -> list[User | NotFound]:
+        source = self._source()
         users = await self._ledger.users(ids)
-        if users:
-            await self._guarded.fill(list(users.values()))
+        if users and source == self._source():
+            await self._guarded.fill(list(users.values()), source=source)
         return [users.get(user_id) or NotFound() for user_id in ids]
 
     async def _search_ledger(self, searches: Sequence[tuple[str, int]]) -> list[list[User]]:

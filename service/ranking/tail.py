@@ -7,8 +7,8 @@ guarded by a token chain, so a Redis that fell back to an older state has lost i
 tail replays exactly the gap. Each cycle starts from what Redis says, never from what this process
 remembers.
 
-A board that is missing, damaged, of another layout or of another history of Postgres is loaded anew;
-it is `ready` only when the load and the tail behind it are through.
+A board that is missing, damaged, of another layout or of an earlier history of the same Postgres is loaded anew;
+it is `ready` only when the load and the tail behind it are through. A board of another database is left alone.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, TypeGuard
 import structlog
 
 from service import failpoints
-from service.errors import LadderError
+from service.errors import LadderError, StoreBug, Unavailable
 from service.store.feed import Feed
+from service.store.history import ANY_SOURCE, NO_SOURCE, History, succeeds
 from service.store.keys import LAYOUT
-from service.store.mirror import ANY_SOURCE, Feeding, Refused, board_rows
+from service.store.history import ANY_SOURCE, NO_SOURCE, History, succeeds
+from service.store.mirror import Feeding, Refused, board_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,71 +39,90 @@ loop is held while they are decoded, and again while they are packed: some 5 ms 
 TAIL_ROWS = 1000
 """Changes in one SELECT of the tail."""
 
-UNASKED = "unasked"
-"""The source before Postgres has been asked: no board is of that history."""
-
 _log = structlog.get_logger(__name__)
+
+
+class Withheld(Unavailable):
+    """Nothing is fed until somebody decides; the message tells an operator what."""
 
 
 class Tailer:
     """
     Keeps one mirror equal to one database.
 
-    `source` is the history of Postgres that was last seen. The API passes it with every call, so that a
-    board of another history is not believed: until Postgres has been asked none is, and while it cannot be
-    reached from the start any is (""), because then there is nothing to compare it with.
+    `source` is the history that its own session leads to, which is what it loads and tails. The API passes
+    `believed` with every call, so that a board of another history is not read: that is whichever history was seen
+    last by any connection of this process, kept in `history`. Until Postgres has been asked no board is believed,
+    and while it cannot be reached from the start any is (""), because then there is nothing to compare it with.
     """
 
-    def __init__(self, database_url: str, mirror: Mirror) -> None:
+    def __init__(self, database_url: str, mirror: Mirror, *, history: History | None = None) -> None:
         self._database_url = database_url
         self._mirror = mirror
-        self.source = UNASKED
+        self._history = history or History()
+        self.source = NO_SOURCE
         self.leading = False
+        self._reported = ""
+
+    @property
+    def believed(self) -> str:
+        """The history whose board may be read now."""
+        return self._history.source
 
     async def run(self) -> None:
         """Follow for ever; a store that is away is tried again. End it by cancelling."""
-        reported = ""
         while True:
             try:
                 async with Feed(self._database_url) as feed:
                     await self._follow(feed)
             except LadderError as error:
-                if self.source == UNASKED:
-                    self.source = ANY_SOURCE
-                # Once per kind of trouble: a store that is away for an hour is not news every second.
-                if str(error) != reported:
-                    _log.warning("tail.interrupted", reason=str(error))
-                    reported = str(error)
+                # One that answers, but not which history it is, may be of another than the board.
+                if self._history.source == NO_SOURCE and not isinstance(error, StoreBug):
+                    self._history.source = ANY_SOURCE
+                self._report(error)
             except Exception:  # noqa: BLE001  a defect must not end the healing of everything else
                 _log.exception("tail.failed")
             finally:
                 self.leading = False
             await asyncio.sleep(POLL_SECONDS)
 
+    def _report(self, error: LadderError) -> None:
+        # Once per kind of trouble: a store that is away for an hour is not news every second.
+        if str(error) != self._reported:
+            self._reported = str(error)
+            event = "mirror.withheld" if isinstance(error, Withheld) else "tail.interrupted"
+            _log.warning(event, reason=self._reported)
+
     async def _follow(self, feed: Feed) -> None:
         while True:
-            self.source = await feed.source()
+            self.source = self._history.source = await feed.adopt()
             self.leading = self.leading or await feed.try_lock()
-            if self.leading:
-                await self.cycle(feed)
-            await asyncio.sleep(POLL_SECONDS if self.leading else STANDBY_SECONDS)
+            try:
+                if self.leading:
+                    await self.cycle(feed)
+            except Withheld as error:
+                self._report(error)
+                await asyncio.sleep(STANDBY_SECONDS)
+            else:
+                await asyncio.sleep(POLL_SECONDS if self.leading else STANDBY_SECONDS)
 
     async def catch_up(self, *, progress: Callable[[int], None] = lambda _: None) -> None:
         """
         Return when everything that is committed now is on the board, whoever brings it there.
 
+        A board of another database is replaced: whoever calls this has made sure that this is the right one.
         `progress` is called with the number of users on the board. Raises `Unavailable`; set a deadline
         around it if somebody else leads who may be stuck.
         """
         async with Feed(self._database_url) as feed:
-            self.source = await feed.source()
+            self.source = await feed.adopt()
             seen = await self._mirror.state()
             now_ms = seen.now_ms if seen else 0
             while True:
                 # Also keeps the session from falling silent, which would end it.
                 self.leading = self.leading or await feed.try_lock()
                 if self.leading:
-                    await self.cycle(feed, progress=progress)
+                    await self.cycle(feed, progress=progress, any_board=True)
                 state = await self._mirror.state()
                 if state is not None:
                     progress(state.users)
@@ -109,11 +130,24 @@ class Tailer:
                         return
                 await asyncio.sleep(POLL_SECONDS / 5)
 
-    async def cycle(self, feed: Feed, *, progress: Callable[[int], None] = lambda _: None) -> None:
-        """Bring the board up to date once: load it if it must be, then everything committed since."""
+    async def cycle(
+        self, feed: Feed, *, progress: Callable[[int], None] = lambda _: None, any_board: bool = False
+    ) -> None:
+        """
+        Bring the board up to date once: load it if it must be, then everything committed since.
+
+        Raises `Withheld` if that must not be, as for the board of another database unless `any_board` may go.
+        """
         try:
             state = await self._mirror.state()
+            await self._check_clock(feed, state)
             if not self._usable(state):
+                if state is not None and not (any_board or succeeds(self.source, state.source)):
+                    message = (
+                        f"the board mirrors another database ({state.source}) than DATABASE_URL names ({self.source}),"
+                        " and is left alone: correct that, or run scripts/reconcile.py --incremental --force"
+                    )
+                    raise Withheld(message)
                 state = await self._begin(feed, state)
             token = state.token
             if not state.ready:
@@ -122,6 +156,25 @@ class Tailer:
         except Refused:
             # Redis fell back, was flushed, or somebody else feeds: the next cycle asks it what it has.
             _log.info("tail.refused")
+
+    async def _check_clock(self, feed: Feed, state: State | None) -> None:
+        """
+        Make sure that the order of transactions can be followed; raises `Withheld` if rows contradict it.
+
+        A Postgres that is behind its own board, because an earlier copy of it was put back without a trace, is
+        another history, and is made to say so. Asked after the board was: the horizon only rises.
+        """
+        horizon, is_foreign = await feed.clock()
+        if is_foreign:
+            message = (
+                "users claim transactions that this Postgres has yet to begin, as after the restore of a dump, so"
+                " their changes cannot be followed: run scripts/reconcile.py --rebase"
+            )
+            raise Withheld(message)
+        if self._usable(state) and state.checkpoint.xact.isdecimal() and int(state.checkpoint.xact) > horizon:
+            _log.warning("postgres.went_back", horizon=horizon, checkpoint=state.checkpoint.xact)
+            await feed.disown(self.source)
+            self.source = self._history.source = await feed.adopt()
 
     def _usable(self, state: State | None) -> TypeGuard[State]:
         return state is not None and state.layout == str(LAYOUT) and state.source == self.source and state.intact

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from service.errors import LadderError
+from service.errors import LadderError, StoreBug
 from service.model import Change, Checkpoint, Version
 from service.store.postgres import (
     ANSWER_SECONDS,
@@ -20,8 +20,10 @@ from service.store.postgres import (
     KEEPALIVES,
     QUERIES,
     SESSION_OPTIONS,
+    UNIDENTIFIED,
     Connection,
     answering,
+    identify,
     translated,
 )
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
     from typing import Any, Self
+
+    from psycopg.rows import TupleRow
 
     from service.model import UserId
 
@@ -49,7 +53,7 @@ class Feed:
 
     async def __aenter__(self) -> Self:
         with translated():
-            self._connection = await psycopg.AsyncConnection.connect(
+            self._connection = await Connection.connect(
                 self._database_url,
                 autocommit=True,
                 connect_timeout=CONNECT_SECONDS,
@@ -76,8 +80,29 @@ class Feed:
         return bool((await self._read("try_lock", key=key))[0][0])
 
     async def source(self) -> str:
-        """Return the identity of this database's history; `Unavailable` or `StoreBug` on a standby."""
+        """
+        Return the identity of this database's history, which no board has if it has no name yet.
+
+        `Unavailable` or `StoreBug` on a standby.
+        """
         return str((await self._read("source"))[0][0])
+
+    async def adopt(self) -> str:
+        """Return the same after giving it a name if it has none; `StoreBug` without the right to, or on a standby."""
+        with translated(), answering(self._connected, ANSWER_SECONDS):
+            source = await identify(self._connected)
+        if source is None:
+            raise StoreBug(UNIDENTIFIED)
+        return source
+
+    async def disown(self, source: str) -> None:
+        """End a history, if it still is this one: what it is asked for next is another."""
+        await self._execute("disown", name=source.rpartition(":")[2])
+
+    async def clock(self) -> tuple[int, bool]:
+        """Return the horizon, and whether rows claim transactions that this cluster has yet to begin. O(log n)."""
+        ((horizon, is_foreign),) = await self._read("clock")
+        return int(horizon), bool(is_foreign)
 
     async def origin(self) -> tuple[Checkpoint, Version]:
         """Return where the tail must start after a load that begins now, and the newest version given out."""
@@ -123,8 +148,16 @@ class Feed:
         return found, Checkpoint(*rows[-1][:2]) if rows else checkpoint, len(found) < limit
 
     async def _read(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
+        return await (await self._execute(query, **parameters)).fetchall()
+
+    async def _execute(self, query: str, **parameters: object) -> psycopg.AsyncCursor[TupleRow]:
+        connection = self._connected
+        with translated(), answering(connection, ANSWER_SECONDS):
+            return await connection.execute(QUERIES[query], parameters)
+
+    @property
+    def _connected(self) -> Connection:
         if self._connection is None:
             message = "a Feed is used inside its context"
             raise RuntimeError(message)
-        with translated(), answering(self._connection, ANSWER_SECONDS):
-            return await (await self._connection.execute(QUERIES[query], parameters)).fetchall()
+        return self._connection

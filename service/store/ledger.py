@@ -14,13 +14,15 @@ from service import failpoints
 from service.errors import IdTaken, LadderError, NotFound, PreconditionFailed, Unavailable, UsernameTaken
 from service.model import Board, Census, Page, Rated, Standing, User
 from service.order import ranked
+from service.store.history import NO_SOURCE
 from service.store.postgres import QUERIES, borrowed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from service.model import NewRating, NewUser, UserId, Window
-    from service.store.postgres import Pool, Postgres
+    from service.store.history import NO_SOURCE
+from service.store.postgres import Pool, Postgres
 
 MANY = 3
 """Users from which on it is cheaper to count the board once by rating than each user's superiors."""
@@ -50,7 +52,8 @@ class Ledger:
                     "ratings": [user.rating for user in users],
                 },
             )
-            created = {row[0]: Rated(User(*row), None) for row in await cursor.fetchall()}
+            source = connection.source or NO_SOURCE
+            created = {row[0]: Rated(User(*row), None, source) for row in await cursor.fetchall()}
         outcomes: list[Rated | LadderError | None] = []
         for user in users:
             mine = created.get(user.id)
@@ -96,6 +99,7 @@ class Ledger:
                 },
             )
             held = {row[2]: row for row in await cursor.fetchall()}
+            source = connection.source or NO_SOURCE
         outcomes: list[Rated | LadderError] = []
         for item in ratings:
             row = held.get(item.id)
@@ -104,7 +108,7 @@ class Ledger:
             elif item.wanted is not None and row[1] != item.wanted:
                 outcomes.append(PreconditionFailed())
             else:
-                outcomes.append(Rated(User(*row[2:]), row[0]))
+                outcomes.append(Rated(User(*row[2:]), row[0], source))
         return outcomes
 
     async def users(self, ids: Sequence[UserId]) -> dict[UserId, User]:

@@ -33,8 +33,6 @@ BoardRow = tuple[UserId, Version, int | str, str]
 
 PUT_ROWS = 100
 """Rows of one put or apply: few enough to keep every script under 2 ms."""
-ANY_SOURCE = ""
-"""Passed as the source when it is not known: a board of any history is accepted."""
 
 
 class Refused(Exception):
@@ -102,7 +100,7 @@ class Mirror:
         )
         raw = dict(zip(ids, cached, strict=True))
         return _board(reply), {
-            user_id: (standing, objects.decode(raw[user_id], standing.version))
+            user_id: (standing, objects.decode(raw[user_id], standing.version, source))
             for user_id, standing in _standings(ids, reply)
         }
 
@@ -140,7 +138,7 @@ class Mirror:
                 rows += (user.id, user.version, user.rating, encode(user.username), "" if before is None else before)
             commands.append((lua.PUT, *self._all_keys, source, *rows))
         calls = len(commands)
-        commands += (objects.store(item.user) for item in written)
+        commands += (objects.store(item.user, source) for item in written)
         replies = await lua.pipeline(self._client, commands)
         placed: list[Placed] = []
         lags: list[int] = []
@@ -152,9 +150,9 @@ class Mirror:
                 placed += (Placed("pending") for _ in chunk)
         return max(lags, default=None), placed
 
-    async def fill(self, users: Sequence[User]) -> None:
+    async def fill(self, users: Sequence[User], *, source: str) -> None:
         """Cache users that were read from Postgres; an object of a newer version stays."""
-        await lua.pipeline(self._client, [objects.store(user) for user in users])
+        await lua.pipeline(self._client, [objects.store(user, source) for user in users])
 
     async def state(self) -> State | None:
         """Return what the board says of itself, None if there is none or its keys hold something else. O(1)."""

@@ -1,8 +1,9 @@
 """
 The cache-aside user objects: what Postgres keeps about a user, in Redis for five minutes.
 
-The value is `version|json`. It is valid only while its version is the one the mirror holds for that
-user: the fence doubles as the cache validator, so a stale fill is never served, however late it lands.
+The value is `version|history|json`. It is valid only while its version is the one the mirror holds for that
+user: the fence doubles as the cache validator, so a stale fill is never served, however late it lands. And only
+in the history that gave out the version: one that was lost may have given it to another content.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 
 from service.model import User, Version
 from service.store import lua
+from service.store.history import ANY_SOURCE, digest
 from service.store.keys import user_object
 
 TTL_MS = 300_000
@@ -22,12 +24,13 @@ _decode = msgspec.json.Decoder(User).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def decode(raw: bytes | None, version: Version) -> User | None:
-    """Return the cached user if the object is there, whole, and of exactly this version."""
+def decode(raw: bytes | None, version: Version, source: str) -> User | None:
+    """Return the cached user if the object is there, whole, and of exactly this version of this history."""
     if raw is None:
         return None
-    head, _, body = raw.partition(b"|")
-    if head != str(version).encode():
+    head, _, rest = raw.partition(b"|")
+    history, _, body = rest.partition(b"|")
+    if head != str(version).encode() or (source != ANY_SOURCE and history != digest(source).encode()):
         return None
     try:
         return _decode(body)
@@ -35,8 +38,8 @@ def decode(raw: bytes | None, version: Version) -> User | None:
         return None
 
 
-def store(user: User) -> lua.Command:
-    """Return the call that caches a user, unless a newer version is cached already."""
+def store(user: User, source: str) -> lua.Command:
+    """Return the call that caches a user as that history has it, unless a newer version of it is cached already."""
     # Objects filled together must not expire together.
     ttl = int(TTL_MS * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311  spread, not secrecy
-    return (lua.STORE_OBJECT, 1, user_object(user.id), user.version, _encode(user), ttl)
+    return (lua.STORE_OBJECT, 1, user_object(user.id), user.version, digest(source), _encode(user), ttl)

@@ -14,11 +14,23 @@ from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from service.errors import OutcomeUnknown, StoreBug, Unavailable
+from service.store.history import History
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-Connection = psycopg.AsyncConnection[TupleRow]
+
+class Connection(psycopg.AsyncConnection[TupleRow]):
+    """
+    A connection, and the history of Postgres it leads to.
+
+    That is known only of one that was lent for writing: it is asked each time, and cannot change while the
+    connection lives and is not on a standby.
+    """
+
+    source: str | None = None
+
+
 Pool = AsyncConnectionPool[Connection]
 
 CONNECT_SECONDS = 2
@@ -27,6 +39,10 @@ FALLBACK_ACQUIRE_SECONDS = 0.1
 FALLBACK_CONNECTIONS = 4
 ANSWER_SECONDS = 6.0
 """How long a statement may take, longer than the server's own limit: a server that hangs keeps none."""
+UNIDENTIFIED = (
+    "this Postgres does not say which history it is: it is a standby, its schema is not up to date, or our role may"
+    " not UPDATE the sequence users_version_seq"
+)
 # An acknowledged commit must survive a crash of Postgres, or the mirror would be ahead of it; a paused
 # process must not hold a transaction, and with it the tailer's horizon, for longer than 5 s.
 SESSION_OPTIONS = (
@@ -53,13 +69,23 @@ class Postgres:
     `fallback` is the bulkhead for what the mirror should have answered: few connections, a short wait,
     short statements, so that a Redis that is away cannot take Postgres with it.
 
+    A connection of `writes` knows which history it writes to, and `history` follows what they see.
+
     `open` does not wait for a connection: the service starts, and answers from the mirror, while
     Postgres is away. Whoever opens it closes it.
     """
 
-    def __init__(self, database_url: str, *, write_connections: int = 4, read_connections: int = 4) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        history: History | None = None,
+        write_connections: int = 4,
+        read_connections: int = 4,
+    ) -> None:
         self.database_url = database_url
-        self.writes = _pool(database_url, "writes", write_connections)
+        self._history = history or History()
+        self.writes = _pool(database_url, "writes", write_connections, check=self._check_writing)
         self.reads = _pool(database_url, "reads", read_connections)
         self.fallback = _pool(
             database_url,
@@ -80,6 +106,39 @@ class Postgres:
         for pool in self._pools:
             await pool.close(timeout=2)
 
+    async def _check_writing(self, connection: Connection) -> None:
+        """
+        As `_check`, and learn where the next write goes; name that history if it is a new one.
+
+        Before the write: one that was committed already would have a version that the lost history may have given
+        to another.
+        """
+        connection.source = None
+        try:
+            with answering(connection, ACQUIRE_SECONDS):
+                connection.source = await identify(connection)
+        except psycopg.Error as error:
+            # A standby, or a schema that is not there yet: the connection is well, and whoever borrows it is told.
+            if error.sqlstate is None or connection.closed:
+                raise
+        else:
+            self._history.source = connection.source or self._history.source
+
+
+async def identify(connection: Connection) -> str | None:
+    """
+    Return the history that a connection leads to, after naming it if nobody has; None without the right to.
+
+    Raises psycopg's `ObjectNotInPrerequisiteState` on a standby. One round trip, three when it is a new history.
+    """
+    for is_first in (True, False):
+        ((source, is_named),) = await (await connection.execute(QUERIES["source"])).fetchall()
+        if is_named:
+            return str(source)
+        if is_first:
+            await connection.execute(QUERIES["adopt"])
+    return None
+
 
 def _pool(
     database_url: str,
@@ -88,6 +147,7 @@ def _pool(
     *,
     acquire_seconds: float = ACQUIRE_SECONDS,
     options: str = SESSION_OPTIONS,
+    check: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> Pool:
     return AsyncConnectionPool(
         database_url,
@@ -102,7 +162,7 @@ def _pool(
         },
         # After a restart of Postgres every pooled connection is dead; a write sent on one would end as
         # "outcome unknown" although it never left. One empty query a batch finds out before it counts.
-        check=_check,
+        check=check or _check,
         min_size=1,
         max_size=size,
         max_waiting=1024,
@@ -140,10 +200,16 @@ def _hang_up(connection: Connection) -> None:
 
 @asynccontextmanager
 async def borrowed(pool: Pool, *, writing: bool = False) -> AsyncIterator[Connection]:
-    """Lend a connection; inside the block and while waiting for it, driver errors become ours."""
+    """
+    Lend a connection; inside the block and while waiting for it, driver errors become ours.
+
+    One lent for `writing` knows its `source`; `Unavailable` if it does not say which.
+    """
     with translated():
         connection = await pool.getconn()
     try:
+        if writing and connection.source is None:
+            raise Unavailable(UNIDENTIFIED)
         with translated(writing=writing), answering(connection, ANSWER_SECONDS):
             yield connection
     finally:

@@ -112,11 +112,40 @@ ORDER BY s.rating DESC, s.username;
 SELECT key FROM secrets WHERE name = 'cursor';
 
 -- name: source
--- Which history this database is: cluster, timeline, database. An error on a standby. Not
--- pg_control_checkpoint(), which still names the old timeline right after a promotion.
+-- Which history this database is: cluster, timeline, database, and the name it has given itself; and whether it has.
+-- An error on a standby. Not pg_control_checkpoint(), which still names the old timeline right after a promotion.
+WITH here AS MATERIALIZED (
+    SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || ':' ||
+           (SELECT oid FROM pg_database WHERE datname = current_database()) AS place
+    FROM pg_control_system()
+)
+SELECT here.place || ':' || coalesce(history.name, ''), history.name IS NOT NULL
+FROM here LEFT JOIN history ON history.place = here.place;
+
+-- name: adopt
+-- Name this history if it has no name, and give out versions above all that the one before can have given out, once:
+-- ON CONFLICT looks at the row as it is when it has the row's lock. Who may not do the one must not do the other.
+INSERT INTO history (place, name, begins_after)
 SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || ':' ||
-       (SELECT oid FROM pg_database WHERE datname = current_database())
-FROM pg_control_system();
+       (SELECT oid FROM pg_database WHERE datname = current_database()),
+       left(gen_random_uuid()::text, 8), last_value
+FROM pg_control_system(), users_version_seq
+WHERE has_sequence_privilege('users_version_seq', 'UPDATE')
+ON CONFLICT (single) DO UPDATE
+SET place = EXCLUDED.place, name = EXCLUDED.name, begun_at = EXCLUDED.begun_at,
+    begins_after = setval('users_version_seq', (SELECT last_value FROM users_version_seq) + 10000000000)
+WHERE history.place <> EXCLUDED.place;
+
+-- name: disown
+-- Forget this history's name, if it still is that one: the next who asks begins another.
+UPDATE history SET place = 'gone back' WHERE name = %(name)s;
+
+-- name: clock
+-- The horizon, and whether some user or tombstone claims a transaction that this cluster has not begun.
+SELECT pg_snapshot_xmin(now)::text,
+       coalesce((SELECT xact FROM users ORDER BY xact DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(now), false)
+       OR coalesce((SELECT xact FROM user_tombstones ORDER BY xact DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(now), false)
+FROM pg_current_snapshot() AS now;
 
 -- name: origin
 -- Where a load begins: the horizon that the tail starts from, and the highest version handed out.

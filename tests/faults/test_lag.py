@@ -34,7 +34,7 @@ async def catch_up(settings: Settings, mirror: Mirror) -> AsyncIterator[Callable
 
     async def cycle() -> None:
         async with Feed(settings.database_url) as feed:
-            tailer.source = await feed.source()
+            tailer.source = await feed.adopt()
             await tailer.cycle(feed)
 
     with psycopg.connect(settings.database_url, autocommit=True) as holder:

@@ -97,7 +97,7 @@ async def use_every_verb(mirror: Mirror, inspection: Inspection) -> None:
     await mirror.standings([UserId("a")], source="here")
     await mirror.users([UserId("a")], source="here")
     await mirror.pages([Window(1), Window(1, after=Point(1500, "anna"))], source="here")
-    await mirror.fill([user])
+    await mirror.fill([user], source="here")
     await inspection.peek([UserId("a")], epoch=state.epoch)
     await inspection.fix([Fix(change, Version(1))], epoch=state.epoch)
     await inspection.remove_ghosts([b"stranger"], epoch=state.epoch)

@@ -15,17 +15,18 @@ from .calls import Scripts
 
 KEY = user_object(UserId("a"))
 TTL = 60_000
+HISTORY, ANOTHER = "00c0ffee", "deadbeef"
 
 
-def store(scripts: Scripts, version: int | str, json: str, ttl: int | str = TTL) -> list[str]:
+def store(scripts: Scripts, version: int | str, json: str, ttl: int | str = TTL, history: str = HISTORY) -> list[str]:
     """Store an object under the one key of these tests."""
-    return scripts.call(lua.STORE_OBJECT, (KEY,), version, json, ttl)
+    return scripts.call(lua.STORE_OBJECT, (KEY,), version, history, json, ttl)
 
 
 def test_an_object_is_stored_with_its_version_for_its_time(scripts: Scripts) -> None:
-    """The value is version|json and goes by itself."""
+    """The value is version|history|json and goes by itself."""
     assert ["stored"] == store(scripts, 7, '{"a":"|"}')
-    assert '7|{"a":"|"}' == scripts.client.get(KEY)
+    assert f'7|{HISTORY}|{{"a":"|"}}' == scripts.client.get(KEY)
     assert TTL - 5000 < scripts.client.pttl(KEY) <= TTL
 
 
@@ -35,7 +36,7 @@ def test_a_newer_object_replaces_an_older_one(scripts: Scripts, version: int) ->
     store(scripts, 7, "old")
 
     assert ["stored"] == store(scripts, version, "new")
-    assert f"{version}|new" == scripts.client.get(KEY)
+    assert f"{version}|{HISTORY}|new" == scripts.client.get(KEY)
 
 
 @pytest.mark.parametrize("version", [0, 1, 6, 10**14])
@@ -58,13 +59,33 @@ def test_the_same_version_starts_the_time_anew(scripts: Scripts) -> None:
     assert scripts.client.pttl(KEY) > TTL - 5000
 
 
-@pytest.mark.parametrize("held", ["", "|", "7", "x|y", "|7|", "-9|y", "9.5|y", "9" * 16 + "|y", "ä|y"])
+@pytest.mark.parametrize(
+    "held",
+    [
+        "",
+        "|",
+        "7",
+        "x|y",
+        "|7|",
+        "7|y",
+        *(f"{version}|{HISTORY}|y" for version in ("", "x", "-9", "9.5", "9" * 16, "ä")),
+    ],
+)
 def test_what_is_no_object_is_replaced(scripts: Scripts, held: str) -> None:
     """Garbage does not keep a user out of the cache until it expires."""
     scripts.client.set(KEY, held, px=TTL)
 
     assert ["stored"] == store(scripts, 1, "good")
-    assert "1|good" == scripts.client.get(KEY)
+    assert f"1|{HISTORY}|good" == scripts.client.get(KEY)
+
+
+@pytest.mark.parametrize("version", [1, 7, 8])
+def test_an_object_of_another_history_is_replaced(scripts: Scripts, version: int) -> None:
+    """Whatever its version: two histories gave out theirs without knowing of each other."""
+    store(scripts, 7, "lost", history=ANOTHER)
+
+    assert ["stored"] == store(scripts, version, "true")
+    assert f"{version}|{HISTORY}|true" == scripts.client.get(KEY)
 
 
 @pytest.mark.parametrize(("ttl", "longest"), [(1, 1), (600_000, 600_000)])
@@ -78,14 +99,18 @@ def test_the_time_to_live_has_both_its_limits(scripts: Scripts, ttl: int, longes
     "arguments",
     [
         pytest.param((), id="nothing"),
-        pytest.param(("7", "{}"), id="two arguments"),
-        pytest.param(("7", "{}", "1000", ""), id="four arguments"),
+        pytest.param(("7", HISTORY, "{}"), id="three arguments"),
+        pytest.param(("7", HISTORY, "{}", "1000", ""), id="five arguments"),
         *(
-            pytest.param((version, "{}", "1000"), id=f"version {version!r}")
+            pytest.param(("7", history, "{}", "1000"), id=f"history {history!r}")
+            for history in ("", "|", "0123456", "012345678", "0123456x")
+        ),
+        *(
+            pytest.param((version, HISTORY, "{}", "1000"), id=f"version {version!r}")
             for version in ("", "x", "-1", "1.5", "1e3", "7|", "1" * 16)
         ),
         *(
-            pytest.param(("7", "{}", ttl), id=f"ttl {ttl!r}")
+            pytest.param(("7", HISTORY, "{}", ttl), id=f"ttl {ttl!r}")
             for ttl in ("", "x", "0", "-1", "600001", "1.5", "nan", "inf")
         ),
     ],
@@ -103,7 +128,7 @@ def test_users_stored_together_do_not_expire_together(scripts: Scripts) -> None:
     now = datetime.now(UTC)
     users = [User(UserId(f"u{number}"), "name", 1500, Version(1), now, now) for number in range(200)]
     for user in users:
-        script, keys, key, *arguments = objects.store(user)
+        script, keys, key, *arguments = objects.store(user, "here")
         assert 1 == keys
         assert ["stored"] == scripts.call(script, (key,), *arguments)
 

@@ -36,7 +36,7 @@ class Pair:
         """Empty both, then create users and put them as a write does; returns them by id."""
         async with borrowed(self._postgres.writes) as connection, self._feed as feed:
             await connection.execute("DELETE FROM users")
-            self.source = await feed.source()
+            self.source = await feed.adopt()
             checkpoint, floor = await feed.origin()
         await self.mirror.begin(seen=await self.mirror.state(), source=self.source, checkpoint=checkpoint, floor=floor)
         state = await self.mirror.state()

@@ -190,7 +190,7 @@ async def test_a_load_that_died_is_resumed(ledger, board, tailer, settings) -> N
     """Another process goes on where the loader stopped; rows deleted meanwhile do not come back."""
     insert(ledger, 2500)
     async with Feed(settings.database_url) as feed:
-        tailer.source = await feed.source()
+        tailer.source = await feed.adopt()
         begun = await tailer._begin(feed, None)
         rows = 0
 
@@ -232,7 +232,7 @@ async def test_two_tailers_without_a_lock_do_no_harm(ledger, settings, mirror) -
     tailers = [Tailer(settings.database_url, mirror) for _ in range(2)]
     async with Feed(settings.database_url) as first, Feed(settings.database_url) as second:
         for tailer in tailers:
-            tailer.source = await first.source()
+            tailer.source = await first.adopt()
         for round_ in range(10):
             ledger.execute("UPDATE users SET rating = 100 + (random() * 4900)::int WHERE rating %% 10 = %s", (round_,))
             await asyncio.gather(tailers[0].cycle(first), tailers[1].cycle(second))
