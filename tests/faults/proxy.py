@@ -20,11 +20,12 @@ class Proxy:
 
     `latency` delays each answer by seconds. `lose_requests` and `lose_replies` are black holes: whoever
     sent gets no error and no answer. `pause` holds everything back, and `heal` lets it through, however
-    late, and whether or not its sender still waits. `refuse` resets what is open and what comes.
+    late, and whether or not its sender still waits. `refuse` resets what is open and what comes. New connections
+    lead to `upstream`.
     """
 
     def __init__(self, upstream: str | tuple[str, int]) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._flows = asyncio.Event()
@@ -87,9 +88,9 @@ class Proxy:
             client.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if isinstance(self._upstream, str):
-            return await asyncio.open_unix_connection(self._upstream)
-        return await asyncio.open_connection(*self._upstream)
+        if isinstance(self.upstream, str):
+            return await asyncio.open_unix_connection(self.upstream)
+        return await asyncio.open_connection(*self.upstream)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool = False) -> None:
         with contextlib.suppress(OSError):
