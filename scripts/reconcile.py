@@ -5,6 +5,7 @@ Compare the board in Redis with the users in Postgres and repair what differs, w
   --full          compare every user and every member of the board (the default)
   --incremental   bring over what was committed since, as a running service does by itself, and load the board if
                   there is none
+  --rebase        after the restore of a dump: give users transactions of this Postgres, so that changes can be followed
 
 What each kind of drift means and what to do about it is told in docs/operations.md.
 """
@@ -20,8 +21,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -31,12 +34,14 @@ from service.errors import LadderError, Unavailable
 from service.logs import configure
 from service.progress import progress
 from service.ranking.drift import DRIFTS, Report
+from service.ranking.rebase import rebase
 from service.ranking.reconcile import LockBusy, Reconcile
 from service.ranking.repair import NotSafe, Terms
 from service.ranking.tail import Tailer
 from service.settings import Settings, SettingsError
 from service.store import redis
 from service.store.feed import Feed
+from service.store.history import succeeds
 from service.store.inspection import Inspection
 from service.store.mirror import Mirror, Refused
 
@@ -68,7 +73,8 @@ def main() -> int:
     configure("warning")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
-    report = Report(mode="incremental" if options.incremental else "full", dry_run=options.dry_run)
+    mode, task = _task(options)
+    report = Report(mode=mode, dry_run=options.dry_run)
     code = _FAILED
     try:
         failpoints.arm(os.environ)
@@ -76,7 +82,6 @@ def main() -> int:
             database_url, redis_url = _stores(options, stack)
             # Whoever serves requests on this machine goes first.
             os.nice(_NICE)
-            task = _incremental if options.incremental else _full
             code = asyncio.run(task(options, report, database_url, redis_url))
     except KeyboardInterrupt:
         code, report.error = _INTERRUPTED, "Interrupted"
@@ -98,6 +103,15 @@ def main() -> int:
     return code
 
 
+_Task = Callable[[argparse.Namespace, Report, str, str], Coroutine[None, None, int]]
+
+
+def _task(options: argparse.Namespace) -> tuple[Literal["full", "incremental", "rebase"], _Task]:
+    if options.rebase:
+        return "rebase", _rebase
+    return ("incremental", _incremental) if options.incremental else ("full", _full)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="reconcile.py",
@@ -109,6 +123,9 @@ def _options() -> argparse.Namespace:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--full", action="store_true", help=argparse.SUPPRESS)
     mode.add_argument("--incremental", action="store_true", help="only bring over what was committed since")
+    mode.add_argument(
+        "--rebase", action="store_true", help="give users of a restored dump transactions of this Postgres"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what is wrong, change nothing")
     parser.add_argument("--fail-on-drift", action="store_true", help="exit 3 for drift even if it was repaired")
     parser.add_argument("--force", action="store_true", help="repair however many users would be removed")
@@ -152,6 +169,18 @@ async def _full(options: argparse.Namespace, report: Report, database_url: str, 
     return _verdict(report, report.found - report.raced + abs(report.miscount), fail=options.fail_on_drift)
 
 
+async def _rebase(options: argparse.Namespace, report: Report, database_url: str, _: str) -> int:
+    with progress("Rewritten", 100) as show:
+        async with Feed(database_url) as feed:
+            await rebase(
+                feed,
+                report,
+                dry_run=options.dry_run,
+                progress=lambda done, total: show(100 * min(done, total) // max(total, 1), f"{done:,} of {total:,}"),
+            )
+    return _verdict(report, report.found, fail=options.fail_on_drift)
+
+
 def _verdict(report: Report, drift: int, *, fail: bool) -> int:
     left = report.remaining or (report.dry_run and report.miscount)
     return _DRIFT if left or (fail and drift) else _OK
@@ -163,7 +192,8 @@ async def _incremental(options: argparse.Namespace, report: Report, database_url
         async with Feed(database_url) as feed:
             report.src = await feed.source()
         state = await mirror.state()
-        if state is not None and state.source != report.src and not options.force:
+        # A running service does the same: after a failover or a restore nobody needs to be asked.
+        if state is not None and not succeeds(report.src, state.source) and not options.force:
             message = f"the board mirrors another database ({state.source}) than this one ({report.src})"
             raise NotSafe(message)
         if not options.dry_run:

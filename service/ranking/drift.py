@@ -38,7 +38,7 @@ class Report(msgspec.Struct):
     """What a reconciliation found and did; the line of JSON that the script prints."""
 
     run_id: str = ""
-    mode: Literal["full", "incremental"] = "full"
+    mode: Literal["full", "incremental", "rebase"] = "full"
     dry_run: bool = False
     epoch: str = ""
     src: str = ""

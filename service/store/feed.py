@@ -104,6 +104,15 @@ class Feed:
         ((horizon, is_foreign),) = await self._read("clock")
         return int(horizon), bool(is_foreign)
 
+    async def foreign(self) -> int:
+        """Return how many users and tombstones claim transactions that this cluster has yet to begin. O(that)."""
+        return int((await self._read("foreign"))[0][0])
+
+    async def rebase(self, *, limit: int) -> int:
+        """Give some of those a transaction of this cluster; returns how many, 0 when there are none left."""
+        ((users,),) = await self._read("rebase_users", limit=limit)
+        return int(users) or int((await self._read("rebase_tombstones", limit=limit))[0][0])
+
     async def origin(self) -> tuple[Checkpoint, Version]:
         """Return where the tail must start after a load that begins now, and the newest version given out."""
         ((horizon, version),) = await self._read("origin")

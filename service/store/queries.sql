@@ -147,6 +147,35 @@ SELECT pg_snapshot_xmin(now)::text,
        OR coalesce((SELECT xact FROM user_tombstones ORDER BY xact DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(now), false)
 FROM pg_current_snapshot() AS now;
 
+-- name: foreign
+-- How many users and tombstones claim a transaction that this cluster has not begun.
+SELECT (SELECT count(*) FROM users WHERE xact >= pg_snapshot_xmax(now))
+       + (SELECT count(*) FROM user_tombstones WHERE xact >= pg_snapshot_xmax(now))
+FROM (SELECT pg_current_snapshot() AS now OFFSET 0) AS here;
+
+-- name: rebase_users
+-- Write some of these users again, through the trigger, in the order in which others lock them; returns how many.
+-- The newest are taken first: as many as are left stay in one range of the index.
+WITH batch AS MATERIALIZED (
+    SELECT id FROM users WHERE xact >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))
+    ORDER BY xact DESC, users.id DESC LIMIT %(limit)s
+), held AS MATERIALIZED (
+    SELECT id FROM users WHERE id IN (SELECT id FROM batch) ORDER BY id FOR UPDATE
+), written AS (
+    UPDATE users SET rating = rating WHERE id IN (SELECT id FROM held) RETURNING 1
+)
+SELECT count(*) FROM written;
+
+-- name: rebase_tombstones
+-- As rebase_users. A tombstone keeps its version: only its place in the order was of another cluster.
+WITH batch AS MATERIALIZED (
+    SELECT id FROM user_tombstones WHERE xact >= (SELECT pg_snapshot_xmax(pg_current_snapshot()))
+    ORDER BY xact DESC, user_tombstones.id DESC LIMIT %(limit)s
+), written AS (
+    UPDATE user_tombstones SET xact = pg_current_xact_id() WHERE id IN (SELECT id FROM batch) RETURNING 1
+)
+SELECT count(*) FROM written;
+
 -- name: origin
 -- Where a load begins: the horizon that the tail starts from, and the highest version handed out.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text, CASE WHEN is_called THEN last_value ELSE 0 END

@@ -1,0 +1,50 @@
+"""
+After the restore of a dump: users claim transactions of the cluster that was dumped, which this one has yet to begin.
+
+The tail follows the order of transactions, so it would take them for changes to come, again and again. Each is
+written once more, which gives it a transaction of this cluster and a new version; ratings and names stay.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.errors import StoreBug
+from service.ranking.reconcile import LockBusy
+from service.ranking.repair import NotSafe
+from service.store.feed import RECONCILE_LOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.ranking.drift import Report
+    from service.store.feed import Feed
+
+BATCH_ROWS = 500
+"""Users of one transaction: the longest that a request may have to wait for one of them, some 20 ms."""
+
+
+async def rebase(
+    feed: Feed, report: Report, *, dry_run: bool, progress: Callable[[int, int], None] = lambda _, __: None
+) -> None:
+    """
+    Give every user and tombstone a transaction of this cluster; what was found and done is counted in `report`.
+
+    `progress` is called with rows done and rows in all. Raises `LockBusy`, `NotSafe` on a standby, `Unavailable`;
+    whatever ended it, another run goes on with what is left. O(n log n).
+    """
+    if not await feed.try_lock(RECONCILE_LOCK):
+        message = "another reconciliation is running"
+        raise LockBusy(message)
+    try:
+        report.src = await feed.source()
+    except StoreBug as error:
+        message = "this Postgres does not say which history it is: it must be the primary"
+        raise NotSafe(message) from error
+    report.checked = report.stale = report.remaining = await feed.foreign()
+    while report.remaining and not dry_run:
+        done = await feed.rebase(limit=BATCH_ROWS)
+        report.repaired += done
+        # Transactions that this cluster has begun meanwhile are no longer foreign.
+        report.remaining = max(report.stale - report.repaired, 0) if done else 0
+        progress(report.repaired, report.stale)
