@@ -14,6 +14,8 @@ it is `ready` only when the load and the tail behind it are through. A board of 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from typing import TYPE_CHECKING, TypeGuard
 
 import structlog
@@ -23,7 +25,6 @@ from service.errors import LadderError, StoreBug, Unavailable
 from service.store.feed import Feed
 from service.store.history import ANY_SOURCE, NO_SOURCE, History, succeeds
 from service.store.keys import LAYOUT
-from service.store.history import ANY_SOURCE, NO_SOURCE, History, succeeds
 from service.store.mirror import Feeding, Refused, board_rows
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ STANDBY_SECONDS = 1.0
 LOAD_PAGES = 24
 """Pages of the table in one SELECT of a load, some 80 users each, and in one pipeline of small script calls. The event
 loop is held while they are decoded, and again while they are packed: some 5 ms each."""
+EXAMINE_SECONDS = 30.0
+"""How often Redis is asked for its settings; every second while they forbid a mirror."""
 TAIL_ROWS = 1000
 """Changes in one SELECT of the tail."""
 
@@ -63,11 +66,14 @@ class Tailer:
         self.source = NO_SOURCE
         self.leading = False
         self._reported = ""
+        self._withheld = False
+        self._warned: set[str] = set()
+        self._examined_at = -math.inf
 
     @property
     def believed(self) -> str:
         """The history whose board may be read now."""
-        return self._history.source
+        return NO_SOURCE if self._withheld else self._history.source
 
     async def run(self) -> None:
         """Follow for ever; a store that is away is tried again. End it by cancelling."""
@@ -98,9 +104,14 @@ class Tailer:
             self.source = self._history.source = await feed.adopt()
             self.leading = self.leading or await feed.try_lock()
             try:
+                # By each process: a board that may lose users at any time must not be read by any.
+                if self._withheld or time.monotonic() - self._examined_at >= EXAMINE_SECONDS:
+                    await self._examine_redis()
                 if self.leading:
                     await self.cycle(feed)
+                self._withheld = False
             except Withheld as error:
+                self._withheld = True
                 self._report(error)
                 await asyncio.sleep(STANDBY_SECONDS)
             else:
@@ -148,6 +159,7 @@ class Tailer:
                         " and is left alone: correct that, or run scripts/reconcile.py --incremental --force"
                     )
                     raise Withheld(message)
+                await self._examine_redis()
                 state = await self._begin(feed, state)
             token = state.token
             if not state.ready:
@@ -156,6 +168,24 @@ class Tailer:
         except Refused:
             # Redis fell back, was flushed, or somebody else feeds: the next cycle asks it what it has.
             _log.info("tail.refused")
+
+    async def _examine_redis(self) -> None:
+        """Make sure that Redis is set as a mirror must be; raises `Withheld`. Each warning is logged once."""
+        try:
+            verdict = await self._mirror.verdict()
+        except Unavailable:
+            # Who needs Redis now will say so.
+            self._examined_at = time.monotonic() - EXAMINE_SECONDS + STANDBY_SECONDS
+            if self._withheld:
+                raise
+            return
+        self._examined_at = time.monotonic()
+        if verdict.refusal:
+            raise Withheld(verdict.refusal)
+        for warning in verdict.warnings:
+            if self.leading and warning not in self._warned:
+                self._warned.add(warning)
+                _log.warning("redis.settings", reason=warning)
 
     async def _check_clock(self, feed: Feed, state: State | None) -> None:
         """

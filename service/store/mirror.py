@@ -17,7 +17,7 @@ import msgspec
 from service.errors import Behind, NotReady
 from service.model import Board, Change, Checkpoint, Page, Placed, Standing, UserId, Version
 from service.order import decode, encode, ranked
-from service.store import lua, objects
+from service.store import lua, objects, redis_settings
 from service.store.keys import LAYOUT, BoardKeys, user_object
 
 if TYPE_CHECKING:
@@ -181,6 +181,10 @@ class Mirror:
             )
         except (KeyError, ValueError):
             return None
+
+    async def verdict(self) -> redis_settings.Verdict:
+        """Return whether this Redis is set as a mirror must be; raises `Unavailable`."""
+        return await redis_settings.examine(self._client)
 
     async def begin(self, *, seen: State | None, source: str, checkpoint: Checkpoint, floor: Version) -> None:
         """

@@ -1,0 +1,99 @@
+"""
+What a Redis must be set to so that it can be a mirror, and how an operator is told.
+
+Asked of INFO, and of CONFIG where that is allowed: a managed Redis forbids it. What nobody tells is not complained of.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from service.store.redis import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from service.store.redis import Client
+
+OLDEST = (7, 0)
+_SECTIONS = ("server", "memory", "replication")
+_CONFIG = (
+    "maxmemory-policy",
+    "stop-writes-on-bgsave-error",
+    "save",
+    "lazyfree-lazy-server-del",
+    "min-replicas-to-write",
+    "locale-collate",
+)
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Why a Redis must not be a mirror, "" if it may, and what is not as it should be."""
+
+    refusal: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+async def examine(client: Client) -> Verdict:
+    """Ask a Redis for its settings and judge them; raises `Unavailable`. One round trip."""
+    with translated():
+        async with client.pipeline(transaction=False) as pipe:
+            for section in _SECTIONS:
+                pipe.execute_command("INFO", section)
+            for name in _CONFIG:
+                pipe.execute_command("CONFIG GET", name)
+            replies = await pipe.execute(raise_on_error=False)
+    # A reply that is an error says that we may not ask: then nothing is known.
+    facts = [reply.items() for reply in replies if isinstance(reply, dict)]
+    return judge({_text(name): _text(value) for pairs in facts for name, value in pairs})
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def judge(facts: Mapping[str, str]) -> Verdict:
+    """Judge a server by the fields of INFO and CONFIG that are known; pure."""
+    version = facts.get("redis_version", "")
+    policy = facts.get("maxmemory-policy", facts.get("maxmemory_policy", ""))
+    refusal = ""
+    if (found := _version(version)) is not None and found < OLDEST:
+        refusal = f"Redis is version {version}, which lacks read-only scripts: use Redis 7.0, Valkey 7.2, or newer"
+    elif facts.get("role") == "slave":
+        refusal = "REDIS_URL names a replica, which takes no writes and may lag: name the master"
+    elif policy.startswith("allkeys-"):
+        refusal = (
+            f"Redis may evict the board, because its maxmemory-policy is {policy}: set it to noeviction or to one of"
+            " volatile-*, which evicts cached users only"
+        )
+    return Verdict(refusal, tuple(_warnings(facts)))
+
+
+def _warnings(facts: Mapping[str, str]) -> list[str]:
+    found = []
+    if facts.get("stop-writes-on-bgsave-error") == "yes" and facts.get("save", "") != "":
+        found.append(
+            "Redis stops taking writes when it cannot save a snapshot (stop-writes-on-bgsave-error yes): the mirror needs"
+            " no snapshot to be right, so set it to no"
+        )
+    if facts.get("lazyfree-lazy-server-del") == "no":
+        found.append(
+            "Redis frees a large key that is replaced while everybody waits (lazyfree-lazy-server-del no): set it to yes"
+        )
+    needed, connected = facts.get("min-replicas-to-write", "0"), facts.get("connected_slaves", "")
+    if needed.isdecimal() and connected.isdecimal() and int(needed) > int(connected):
+        found.append(
+            f"Redis takes no writes with fewer than {needed} replicas (min-replicas-to-write) and has {connected}: the"
+            " mirror stands still until they are connected"
+        )
+    if facts.get("locale-collate", "") not in ("", "C", "POSIX"):
+        found.append("Redis compares strings by a language's rules (locale-collate): set it to C")
+    return found
+
+
+def _version(text: str) -> tuple[int, int] | None:
+    major, _, rest = text.partition(".")
+    minor = rest.partition(".")[0]
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None

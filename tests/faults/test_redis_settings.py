@@ -1,0 +1,112 @@
+"""A Redis that must not be a mirror is not one, until it is set right: nobody restarts anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+import pytest
+import redis
+from structlog.testing import capture_logs
+
+from service.app import opened
+from service.ranking import tail
+from service.settings import Settings
+from tests.api.own_redis import OwnRedis, own_redis
+from tests.ranking.equality import assert_mirror_equals_ledger, ready
+
+from .readers import ADA, assert_seen, populate, served_by_redis, until
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnRedis]:
+    """A Redis whose settings are the test's, looked at all the time."""
+    monkeypatch.setattr(tail, "EXAMINE_SECONDS", 0.1)
+    with own_redis() as started:
+        started.start()
+        yield started
+
+
+def reasons(logs: Sequence[Mapping[str, object]], event: str) -> list[str]:
+    """What the log says of an event."""
+    return [str(entry["reason"]) for entry in logs if entry["event"] == event]
+
+
+async def test_a_redis_that_may_evict_the_board_is_refused(server: OwnRedis, settings: Settings) -> None:
+    """Before the first load, and again when somebody sets it so later; one line each time."""
+    own = msgspec.structs.replace(settings, redis_url=server.url)
+    with redis.Redis.from_url(server.url) as operator, capture_logs() as logs:
+        operator.config_set("maxmemory-policy", "allkeys-lru")
+        async with opened(own) as ladder:
+            await until(lambda: _said(logs, "mirror.withheld", 1))
+            await populate(ladder)
+            assert 0 == operator.exists("{ladder}:state")
+
+            operator.config_set("maxmemory-policy", "noeviction")
+            await ready(ladder)
+            await until(lambda: served_by_redis(ladder))
+
+            operator.config_set("maxmemory-policy", "allkeys-random")
+            await until(lambda: _said(logs, "mirror.withheld", 2))
+            written = await ladder.rate(ADA, 1600)
+            assert "pending" == written.placed.outcome
+            assert {"postgres"} == await assert_seen(ladder, written)
+
+            operator.config_set("maxmemory-policy", "volatile-lru")
+            await until(lambda: served_by_redis(ladder))
+        await assert_mirror_equals_ledger(own)
+
+    assert 2 == len(reasons(logs, "mirror.withheld"))
+    assert all("set it to noeviction" in reason for reason in reasons(logs, "mirror.withheld"))
+
+
+async def _said(logs: Sequence[Mapping[str, object]], event: str, times: int) -> bool:
+    return len(reasons(logs, event)) >= times
+
+
+async def test_a_replica_is_refused(server: OwnRedis, settings: Settings) -> None:
+    """It would take no write; when it is promoted it is loaded."""
+    with redis.Redis.from_url(server.url) as operator, capture_logs() as logs:
+        operator.replicaof("127.0.0.1", "1")
+        async with opened(msgspec.structs.replace(settings, redis_url=server.url)) as ladder:
+            await until(lambda: _said(logs, "mirror.withheld", 1))
+            await populate(ladder)
+            operator.replicaof("NO", "ONE")
+            await until(lambda: served_by_redis(ladder))
+
+    assert "name the master" in reasons(logs, "mirror.withheld")[0]
+
+
+async def test_what_may_not_be_asked_is_not_complained_of(server: OwnRedis, settings: Settings) -> None:
+    """A managed Redis forbids CONFIG, and perhaps INFO: it is taken as it is."""
+    with redis.Redis.from_url(server.url) as operator, capture_logs() as logs:
+        operator.execute_command("ACL", "SETUSER", "guest", "on", ">pass", "~*", "&*", "+@all", "-config", "-info")
+        url = server.url.replace("unix://", "unix://guest@") + "?password=pass"
+        async with opened(msgspec.structs.replace(settings, redis_url=url)) as ladder:
+            await populate(ladder)
+            await until(lambda: served_by_redis(ladder))
+
+    assert [] == reasons(logs, "redis.settings") + reasons(logs, "mirror.withheld")
+
+
+async def test_each_warning_is_given_once(server: OwnRedis, settings: Settings) -> None:
+    """However often it is looked at; the board is kept all the same."""
+    with redis.Redis.from_url(server.url) as operator, capture_logs() as logs:
+        operator.config_set("lazyfree-lazy-server-del", "no")
+        async with opened(msgspec.structs.replace(settings, redis_url=server.url)) as ladder:
+            await populate(ladder)
+            await until(lambda: served_by_redis(ladder))
+            looks = await _looks(operator)
+            await until(lambda: _looked(operator, looks + 10))
+
+    (warning,) = reasons(logs, "redis.settings")
+    assert "lazyfree-lazy-server-del" in warning
+
+
+async def _looks(operator: redis.Redis) -> int:
+    stats = operator.info("commandstats")
+    return int(stats["cmdstat_config|get"]["calls"]) if "cmdstat_config|get" in stats else 0
+
+
+async def _looked(operator: redis.Redis, times: int) -> bool:
+    return await _looks(operator) >= times
