@@ -20,10 +20,12 @@ from service.api.requests import Requests
 from service.errors import SchemaMismatch
 from service.limiter import Limiter
 from service.ranking.ladder import Ladder
+from service.ranking.sampling import Sampler
 from service.ranking.tail import Tailer
 from service.store import redis
 from service.store.buckets import Buckets
 from service.store.history import History
+from service.store.inspection import Inspection
 from service.store.ledger import Ledger
 from service.store.migrate import migrate
 from service.store.mirror import Mirror
@@ -53,11 +55,20 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
     postgres = Postgres(settings.database_url, history=history)
     answers, feeding = redis.connect(settings.redis_url), redis.connect_feed(settings.redis_url)
     tailer = Tailer(settings.database_url, Mirror(feeding), history=history)
+    ledger = Ledger(postgres)
+    sampler = Sampler(
+        ledger,
+        Mirror(answers),
+        Inspection(answers),
+        source=lambda: tailer.believed,
+        share=settings.check_sample,
+    )
     ladder = Ladder(
-        Ledger(postgres),
+        ledger,
         Mirror(answers),
         source=lambda: tailer.believed,
         cursor_key=settings.cursor_secret.encode() if settings.cursor_secret else None,
+        served=sampler.saw,
     )
     background: list[asyncio.Task[None]] = []
     try:
@@ -69,6 +80,7 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
         yield ladder
     finally:
         await ladder.drain()
+        await sampler.close()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)

@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that one process serves at a time, 1..100000; what comes on top is refused at once with 503."""
     cursor_secret: str | None = None
     """Key of the cursors' authentication codes, at least 16 characters; by default one kept in Postgres."""
+    check_sample: float = 0.001
+    """Share of the users read from the mirror that are compared with Postgres afterwards, 0..1; 0 for none."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -121,6 +123,13 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII) or float(text) > 1:
+        message = f"must be a number from 0 to 1, not {text!r}"
+        raise ValueError(message)
+    return float(text)
 
 
 def _flag(text: str) -> bool:
@@ -199,4 +208,5 @@ _READERS: dict[str, Callable[[str], object]] = {
     "sentry_dsn": _url("https", "http"),
     "drain_seconds": _whole(0, 60),
     "max_in_flight": _whole(1, 100_000),
+    "check_sample": _share,
 }

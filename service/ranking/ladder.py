@@ -77,15 +77,23 @@ class Ladder:
 
     `source` tells which history of Postgres is being read, "" while that is not known; the mirror
     refuses to rank for another history than its own. Without a `cursor_key` the database's own is used.
+    `served` is told of each user whom the mirror ranked, and must return at once.
     """
 
     def __init__(
-        self, ledger: Ledger, mirror: Mirror, *, source: Callable[[], str], cursor_key: bytes | None = None
+        self,
+        ledger: Ledger,
+        mirror: Mirror,
+        *,
+        source: Callable[[], str],
+        cursor_key: bytes | None = None,
+        served: Callable[[UserId], None] = lambda _: None,
     ) -> None:
         self._cursor_key = cursor_key
         self._ledger = ledger
         self._mirror = mirror
         self._source = source
+        self._served = served
         self._guarded = GuardedMirror(mirror, source=source)
         self.fallback = Fallback(ledger)
         self._choice = Choice(self._guarded)
@@ -124,6 +132,7 @@ class Ladder:
             # A write came between the two reads, or has not reached the mirror. A rank of one version must
             # not be shown beside the rating of another, so Postgres answers for both.
             return await self.fallback.user(user_id, exact=True)
+        self._served(user_id)
         return Answer(Seen(user, standing), "redis", board.lag_ms, stale=read.stale)
 
     async def page(

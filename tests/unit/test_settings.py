@@ -31,6 +31,7 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "LOG_LEVEL": [(level, level) for level in ("debug", "info", "warning", "error")],
     "MIGRATE_ON_START": [("true", True), ("false", False)],
     "ALLOW_ANONYMOUS_WRITES": [("true", True), ("false", False)],
+    "CHECK_SAMPLE": [("0", 0.0), ("1", 1.0), ("0.25", 0.25), ("1.0", 1.0)],
     "CURSOR_SECRET": [("0123456789abcdef", "0123456789abcdef"), ("ü" * 16, "ü" * 16)],
     "API_KEYS": [("0a" * 32, (b"\x0a" * 32,)), (f"{'ab' * 32}, {'CD' * 32}", (b"\xab" * 32, b"\xcd" * 32))],
     "CORS_ALLOW_ORIGINS": [
@@ -57,6 +58,7 @@ BAD = {
     "LOG_LEVEL": ["DEBUG", "warn", "critical", "20", " info"],
     "MIGRATE_ON_START": ["True", "yes", "1", "0", "on", "false "],
     "ALLOW_ANONYMOUS_WRITES": ["True", "yes", "1", "0", "on", "false "],
+    "CHECK_SAMPLE": ["2", "1.1", "-0.1", "1e-3", ".5", "nan", "x"],
     "CURSOR_SECRET": ["short", "0123456789abcde"],
     "API_KEYS": ["secret", "0a" * 31, "0a" * 33, "0g" * 32, "0a" * 32 + ",", ",", "*"],
     "CORS_ALLOW_ORIGINS": [
