@@ -54,6 +54,11 @@ class Proxy:
         self.refusing = True
         self.reset()
 
+    def lead_to(self, upstream: str | tuple[str, int]) -> None:
+        """Forward to another server from now on, and end what is open to this one."""
+        self._upstream = upstream
+        self.reset()
+
     def reset(self) -> None:
         """Reset every connection; new ones are welcome."""
         for writer in list(self._writers):
