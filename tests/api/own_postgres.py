@@ -16,8 +16,6 @@ from service.embedded import postgres
 from service.embedded.programs import Programs, choose_account
 from service.embedded.server import Place, Server, open_file
 
-from .serving import wait_until
-
 
 class OwnPostgres:
     """The server, over a socket in a directory of its own; not running until it is started. `url` is its database."""
@@ -86,7 +84,6 @@ def own_postgres() -> Iterator[OwnPostgres]:
         server = OwnPostgres(programs, place)
         try:
             server.start()
-            wait_until(lambda: psycopg.connect(server.url).close() is None)
             yield server
         finally:
             server.close()

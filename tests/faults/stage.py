@@ -33,7 +33,6 @@ class Stage:
         self.service, self.proxy, self.background = service, proxy, loop
         self.redis, self.postgres = stores
         self.settings = msgspec.structs.replace(service.settings, redis_url=self.redis.url)
-        self.healed = 0.0
 
     def is_equal(self) -> bool:
         """Whether every row, version and count of the mirror is what SQL says."""
@@ -64,7 +63,7 @@ class Stage:
             "REDIS_URL": self.settings.redis_url,
         }
         command = [sys.executable, str(ROOT / "scripts" / "reconcile.py"), "--json", *options]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return done.returncode, json.loads(done.stdout)
 
     @contextmanager
@@ -77,7 +76,7 @@ class Stage:
     def heal(self, seconds: float = 30) -> float:
         """Wait until the board is exact and both processes answer from it; returns how long that took."""
         begun = time.monotonic()
-        wait_until(lambda: self.is_equal() and self.serves(), seconds=seconds)
+        wait_until(lambda: self.serves() and self.is_equal(), seconds=seconds)
         return time.monotonic() - begun
 
 
@@ -103,5 +102,3 @@ def stage(users: int = USERS) -> Iterator[Stage]:
             )
         made.heal(600)
         yield made
-
-

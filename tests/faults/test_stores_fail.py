@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 import msgspec
 import pytest
 
+from service.model import UserId
+from service.order import member
 from tests.api.own_redis import own_redis
 from tests.api.serving import wait_until
 
@@ -16,7 +18,7 @@ from .clients import measured
 from .stage import Stage, stage
 from .traffic import Traffic
 
-ANSWERS = 60
+ANSWERS = 40
 Injected = Callable[[Stage], AbstractContextManager[None]]
 
 
@@ -74,11 +76,10 @@ def by_hand(*words: str | int) -> Injected:
 
 @contextmanager
 def forgotten(at: Stage) -> Iterator[None]:
-    user = at.service.get("/users/user7").json()
-    assert user["id"] == "user7"
+    assert 200 == at.service.get("/users/user7").status_code
     at.command("DEL", "user:user7")
     yield
-    assert user == at.service.get("/users/user7").json() or user["version"]
+    assert "user7" == at.service.get("/users/user7").json()["id"]
 
 
 @contextmanager
@@ -157,7 +158,6 @@ def sessions_ended(at: Stage) -> Iterator[None]:
 @contextmanager
 def postgres_stopped(at: Stage) -> Iterator[None]:
     at.postgres.stop_immediately()
-    time.sleep(3)
     yield
     at.postgres.start()
 
@@ -165,7 +165,6 @@ def postgres_stopped(at: Stage) -> Iterator[None]:
 @contextmanager
 def postgres_hung(at: Stage) -> Iterator[None]:
     with at.postgres.paused():
-        time.sleep(3)
         yield
 
 
@@ -174,6 +173,10 @@ class Fault(msgspec.Struct, frozen=True):
 
     inject: Injected
     seen: tuple[frozenset[str], ...] = ()
+
+    def is_seen(self, clients: Traffic) -> bool:
+        """Whether clients have seen all of it."""
+        return all(group & clients.seen.keys() for group in self.seen)
 
 
 SQL = frozenset({"postgres"})
@@ -191,6 +194,8 @@ FAULTS = {
     "state deleted": Fault(by_hand("DEL", "{ladder}:state"), (SQL,)),
     "cached user deleted": Fault(forgotten),
     "ghost": Fault(by_hand("ZADD", "{ladder}:board", 1500, "ghost~ghost")),
+    "1,000 users lost": Fault(by_hand("HDEL", "{ladder}:users", *(f"user{n}" for n in range(1, 1001)))),
+    "a member removed": Fault(by_hand("ZREM", "{ladder}:board", member("name-7", UserId("user7"))), (SQL,)),
     "maxmemory": Fault(full, (PENDING,)),
     "eviction": Fault(evicting, (SQL,)),
     "slow": Fault(slow),
@@ -209,7 +214,7 @@ def strike(at: Stage, fault: Fault, clients: Traffic) -> None:
     clients.seen.clear()
     with fault.inject(at):
         before = clients.answers
-        wait_until(lambda: clients.answers >= before + ANSWERS)
+        wait_until(lambda: clients.answers >= before + ANSWERS and fault.is_seen(clients))
     before = clients.answers
     wait_until(lambda: clients.answers >= before + ANSWERS)
 
@@ -223,6 +228,16 @@ def test_a_fault_under_load(running: Stage, name: str) -> None:
     kept = clients.check_kept()
     seen = ", ".join(f"{count} {what}" for what, count in sorted(clients.seen.items()))
     measured(f"{name}: {seen}; slowest {clients.slowest_ms} ms; exact {seconds:.1f} s after, {kept} writes kept")
-    writes = {"write pending", "unavailable", "outcome-unknown"}
-    assert all(group & clients.seen.keys() for group in FAULTS[name].seen), (seen, writes)
+    assert [] == running.service.defects()
+
+
+@pytest.mark.slow
+def test_a_redis_that_hangs_for_long(running: Stage) -> None:
+    """As above, for half a minute: what it is sent meanwhile it carries out in the end, and the versions decide."""
+    fault = Fault(hung(30), (SQL, PENDING))
+    with running.busy(writing=True) as clients:
+        strike(running, fault, clients)
+    seconds = running.heal()
+    measured(f"hung for 30 s: slowest {clients.slowest_ms} ms; exact {seconds:.1f} s after")
+    clients.check_kept()
     assert [] == running.service.defects()

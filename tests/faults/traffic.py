@@ -83,7 +83,7 @@ class Traffic:
     def __init__(self, address: str, settings: Settings, *, writing: bool, seed: int = 0) -> None:
         with psycopg.connect(settings.database_url) as connection:
             rows = connection.execute("SELECT id, rating FROM users").fetchall()
-        self._dice = random.Random(seed)  # noqa: S311
+        self._dice = random.Random(seed)
         self._address, self._settings = address, settings
         self._ratings: dict[str, int] = dict(rows)
         self._ids = sorted(self._ratings)
