@@ -71,7 +71,7 @@ def test_sql_past_the_triggers(running: Stage, name: str) -> None:
     statement, count = STATEMENTS[name]
     with psycopg.connect(running.settings.database_url) as connection:
         connection.execute("SET session_replication_role = replica")
-        assert 1 == connection.execute(statement, ["user9"]).rowcount  # type: ignore[arg-type]
+        assert 1 == connection.execute(statement, ["user9"]).rowcount
     repaired(running, "", count, name)
     if name == "a bypassed deletion":
         with psycopg.connect(running.settings.database_url) as connection:

@@ -50,7 +50,8 @@ def set_back(at: Stage) -> Iterator[None]:
     yield
     at.redis.kill()
     at.redis.start()
-    # The same life of the board: what it missed is replayed, nothing is loaded.
+    wait_until(at.serves)
+    # Still the same life of the board: what it missed was replayed, nothing was loaded.
     assert epoch == at.command("HGET", "{ladder}:state", "epoch")
     at.redis.forget()
 
@@ -139,7 +140,7 @@ def split(at: Stage) -> Iterator[None]:
 
 @contextmanager
 def lagging_copy(at: Stage) -> Iterator[str]:
-    """A replica that was promoted after its link was cut, while writes went on."""
+    """A server with what the other one held half a second ago, as a lagging replica has when it is promoted."""
     with own_redis() as copy:
         copy.copy_snapshot(at.redis)
         copy.start()
@@ -200,7 +201,7 @@ FAULTS = {
     "eviction": Fault(evicting, (SQL,)),
     "slow": Fault(slow),
     "black hole": Fault(black_hole, (SQL, PENDING)),
-    "failover to a lagging replica": Fault(failed_over),
+    "failover to an older copy": Fault(failed_over),
     "flapping between two masters": Fault(split),
     "sessions ended": Fault(sessions_ended),
     "postgres stopped": Fault(postgres_stopped, (STALE, REFUSED)),
