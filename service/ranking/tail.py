@@ -22,6 +22,7 @@ import structlog
 
 from service import failpoints
 from service.errors import LadderError, StoreBug, Unavailable
+from service.ranking.load import load
 from service.store.feed import Feed
 from service.store.history import ANY_SOURCE, NO_SOURCE, History, succeeds
 from service.store.keys import LAYOUT
@@ -30,13 +31,10 @@ from service.store.mirror import Feeding, Refused, board_rows
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from service.store.mirror import BoardRow, Mirror, State
+    from service.store.mirror import Mirror, State
 
 POLL_SECONDS = 0.25
 STANDBY_SECONDS = 1.0
-LOAD_PAGES = 24
-"""Pages of the table in one SELECT of a load, some 80 users each, and in one pipeline of small script calls. The event
-loop is held while they are decoded, and again while they are packed: some 5 ms each."""
 EXAMINE_SECONDS = 30.0
 """How often Redis is asked for its settings; every second while they forbid a mirror."""
 TAIL_ROWS = 1000
@@ -163,7 +161,7 @@ class Tailer:
                 state = await self._begin(feed, state)
             token = state.token
             if not state.ready:
-                token = await self._load(feed, state, progress)
+                token = await load(feed, self._mirror, state, progress)
             await self._settle(feed, state, token)
         except Refused:
             # Redis fell back, was flushed, or somebody else feeds: the next cycle asks it what it has.
@@ -218,38 +216,6 @@ class Tailer:
             raise Refused
         _log.info("mirror.load_begun", source=self.source, was=None if seen is None else seen.source)
         return begun
-
-    async def _load(self, feed: Feed, state: State, progress: Callable[[int], None]) -> str:
-        """
-        Put every user on the board, in the order of the table's file, from where a load before this one ended.
-
-        A row that moves behind the walk was written after it began, and is the tail's to bring. Raises
-        `Refused` if the table was rewritten meanwhile: the next cycle walks the new file.
-        """
-        token, loaded = state.token, state.users
-        file, pages = await feed.heap()
-        begun_file, _, begun_page = state.loaded.partition(":")
-        page = int(begun_page) if begun_file == file else 0
-        rows = await self._read(feed, page)
-        while page < pages:
-            page += LOAD_PAGES
-            # Postgres reads the next ones, and they are encoded, while Redis takes these.
-            following = asyncio.ensure_future(self._read(feed, page))
-            try:
-                taken = Feeding(rows, loaded=f"{file}:{page}")
-                news, token = await self._mirror.feed(taken, epoch=state.epoch, token=token)
-            finally:
-                rows = await following
-            loaded += news
-            progress(loaded)
-            await failpoints.reach("load_mid")
-        if file != (await feed.heap())[0]:
-            raise Refused
-        _log.info("mirror.loaded", users=loaded)
-        return token
-
-    async def _read(self, feed: Feed, page: int) -> list[BoardRow]:
-        return board_rows(await feed.rows(page, page + LOAD_PAGES))
 
     async def _settle(self, feed: Feed, state: State, token: str) -> None:
         """

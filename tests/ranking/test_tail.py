@@ -15,6 +15,7 @@ from service.app import opened
 from service.errors import NotReady
 from service.model import UserId
 from service.ranking.ladder import Ladder
+from service.ranking.load import load
 from service.ranking.tail import Tailer
 from service.settings import Settings
 from service.store.feed import Feed
@@ -186,8 +187,9 @@ async def test_the_board_is_not_read_before_the_load_is_through(ledger, mirror, 
     assert refused > 0
 
 
-async def test_a_load_that_died_is_resumed(ledger, board, tailer, settings) -> None:
+async def test_a_load_that_died_is_resumed(ledger, board, tailer, mirror, settings, monkeypatch) -> None:
     """Another process goes on where the loader stopped; rows deleted meanwhile do not come back."""
+    monkeypatch.setattr("service.ranking.load.STRETCH_PAGES", 10)
     insert(ledger, 2500)
     async with Feed(settings.database_url) as feed:
         tailer.source = await feed.adopt()
@@ -200,12 +202,14 @@ async def test_a_load_that_died_is_resumed(ledger, board, tailer, settings) -> N
             raise InterruptedError
 
         with pytest.raises(InterruptedError):
-            await tailer._load(feed, begun, stop)
+            await load(feed, mirror, begun, stop)
+    marked = board.hget(STATE, "ld")
     ledger.execute("DELETE FROM users WHERE id = 'user1'")
     ledger.execute("UPDATE users SET rating = 4999 WHERE id = 'user10'")
     await tailer.catch_up()
 
     assert 0 < rows < 2500
+    assert marked.endswith(b":10")
     assert begun.epoch.encode() == board.hget(STATE, "epoch")
     await assert_mirror_equals_ledger(settings)
 
