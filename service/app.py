@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 from litestar import Litestar
 
-from service.api import health, leaderboard, users
+from service.api import health, leaderboard, openapi, users
 from service.api.access import Cors, check_key
 from service.api.admission import Admission
 from service.api.client_address import ClientAddresses
@@ -134,6 +134,7 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
             health.get_health,
             health.get_live,
             health.get_ready,
+            openapi.get_openapi,
         ],
         lifespan=[lifespan],
         guards=[check_key(settings.api_keys), check_query],
@@ -142,6 +143,7 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
         openapi_config=None,
         logging_config=None,
     )
+    app.state.openapi = openapi.description(app)
     served: ASGIApp = app
     if limiter:
         served = RateLimit(served, limiter, ClientAddresses(settings.trusted_proxies))

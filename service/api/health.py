@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from litestar import Request, Response, get
 
 import service
 from service.api.answers import json_response
+from service.api.operation import Operation, Says
 from service.errors import LadderError, Unavailable
 from service.ranking.breaker import BreakerState
 from service.ranking.choice import FRESH_LAG_MS
@@ -24,7 +25,7 @@ _HEADERS = {"Cache-Control": "no-store"}
 class StoreHealth(msgspec.Struct):
     """Whether a store answered just now."""
 
-    status: str
+    status: Literal["up", "down"]
 
 
 class MirrorHealth(msgspec.Struct):
@@ -45,7 +46,7 @@ class FallbackHealth(msgspec.Struct):
 class Health(msgspec.Struct):
     """`ok`; `degraded` while some reads can be served; `down` when none can."""
 
-    status: str
+    status: Literal["ok", "degraded", "down"]
     version: str
     postgres: StoreHealth
     redis: StoreHealth
@@ -67,7 +68,7 @@ async def _examine(request: Request[Any, Any, Any]) -> Health:
         mirror = MirrorHealth(ready, state.lag_ms if ready else None, state.users, state.source)
     fresh = mirror.ready and mirror.lag_ms is not None and mirror.lag_ms <= FRESH_LAG_MS
     well = ledger_up and fresh and ladder.breaker == "closed"
-    status = "ok" if well else "degraded" if ledger_up or mirror.ready else "down"
+    status: Literal["ok", "degraded", "down"] = "ok" if well else "degraded" if ledger_up or mirror.ready else "down"
     return Health(
         status,
         service.__version__,
@@ -79,20 +80,65 @@ async def _examine(request: Request[Any, Any, Any]) -> Health:
     )
 
 
-@get("/health")
+class Sign(msgspec.Struct):
+    """A sign of life."""
+
+    status: Literal["live", "ready"]
+
+
+_WELL = Health(
+    "ok",
+    service.__version__,
+    StoreHealth("up"),
+    StoreHealth("up"),
+    MirrorHealth(ready=True, lag_ms=12, users=10_001, source="7521846033171484934:16384"),
+    "closed",
+    FallbackHealth(0),
+)
+_ILL = Health(
+    "down",
+    service.__version__,
+    StoreHealth("down"),
+    StoreHealth("down"),
+    MirrorHealth(ready=False, lag_ms=None, users=None, source=None),
+    "open",
+    FallbackHealth(0),
+)
+_HEALTH = Operation(
+    tag="Health",
+    summary="How well it is",
+    answers={
+        200: Says("Reads can be served.", _WELL, ("Cache-Control",)),
+        503: Says("No read can be served.", _ILL, ("Cache-Control",)),
+    },
+)
+_LIVE = Operation(
+    tag="Health",
+    summary="Whether it lives",
+    answers={200: Says("It lives.", Sign("live"), ("Cache-Control",))},
+)
+_READY = Operation(
+    tag="Health",
+    summary="Whether it can serve",
+    answers={200: Says("Some store can serve reads.", Sign("ready"), ("Cache-Control",))},
+    problems=("unavailable",),
+)
+
+
+@get("/health", opt={"doc": _HEALTH})
 async def get_health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the state of the service and its stores; 503 only when no read can be served."""
     health = await _examine(request)
     return json_response(health, status=503 if health.status == "down" else 200, headers=_HEADERS)
 
 
-@get("/health/live")
+@get("/health/live", opt={"doc": _LIVE})
 async def get_live() -> Response[bytes]:
     """Return at once: the event loop turns. Asks no store."""
-    return json_response({"status": "live"}, headers=_HEADERS)
+    return json_response(Sign("live"), headers=_HEADERS)
 
 
-@get("/health/ready")
+@get("/health/ready", opt={"doc": _READY})
 async def get_ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return 200 while some store can serve reads, and the end has not been announced."""
     if request.app.state.draining.is_set():
@@ -101,6 +147,6 @@ async def get_ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     with suppress(LadderError):
         state = await ladder.mirror_state()
         if state is not None and ladder.trusts(state):
-            return json_response({"status": "ready"}, headers=_HEADERS)
+            return json_response(Sign("ready"), headers=_HEADERS)
     await ladder.ping_ledger()
-    return json_response({"status": "ready"}, headers=_HEADERS)
+    return json_response(Sign("ready"), headers=_HEADERS)

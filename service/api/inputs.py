@@ -9,43 +9,26 @@ from urllib.parse import parse_qsl
 import msgspec
 from litestar.exceptions import InternalServerException
 
+from service.api.readers import IN_PATH
 from service.errors import Invalid, UnsupportedMediaType
-from service.model import RESERVED_IDS, USER_ID, Token, UserId, Version
+from service.model import RESERVED_IDS, Token, UserId, Version
 from service.ranking.answers import Demand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from litestar import Request
     from litestar.connection import ASGIConnection
     from litestar.handlers import BaseRouteHandler
 
+    from service.api.readers import Reader
+
 B = TypeVar("B")
 
 _MAX_PARAMETERS = 20
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
 _NAMED = re.compile(r"(?:required|unknown) field `([^`]*)`")
-
-
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers from `low` to `high`, digits only."""
-
-    def read(text: str) -> int:
-        if not re.fullmatch(r"0|[1-9][0-9]{0,15}", text) or not low <= int(text) <= high:
-            message = f"must be a whole number from {low} to {high}"
-            raise ValueError(message)
-        return int(text)
-
-    return read
-
-
-def some_text(text: str) -> str:
-    """Read any text but the empty one."""
-    if not text:
-        message = "must not be empty"
-        raise ValueError(message)
-    return text
 
 
 def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -55,31 +38,35 @@ def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     A guard of every route, so that a parameter nobody declared is refused everywhere. Raises `Invalid`
     with every problem at once.
     """
-    readers: Mapping[str, Callable[[str], object]] = handler.opt.get("query", {})
-    raw = connection.scope["query_string"]
+    readers: Mapping[str, Reader] = handler.opt.get("query", {})
     values: dict[str, object] = {}
     problems: list[tuple[str, str]] = []
-    if raw:
-        try:
-            pairs = parse_qsl(
-                raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
-            )
-        except ValueError:
-            raise Invalid(("query", "is not a well-formed query in UTF-8")) from None
-        for name, text in pairs:
-            if name not in readers:
-                problems.append((name, "is not a parameter of this address"))
-            elif name in values:
-                problems.append((name, "is given more than once"))
-            else:
-                values[name] = None
-                try:
-                    values[name] = readers[name](text)
-                except ValueError as error:
-                    problems.append((name, str(error)))
+    for name, text in _pairs(connection.scope["query_string"]):
+        if name not in readers:
+            problems.append((name, "is not a parameter of this address"))
+        elif name in values:
+            problems.append((name, "is given more than once"))
+        else:
+            values[name] = None
+            try:
+                values[name] = readers[name](text)
+            except ValueError as error:
+                problems.append((name, str(error)))
+    for name in [name for name in readers if name not in values]:
+        if readers[name].required:
+            problems.append((name, "is required"))
+        elif readers[name].default is not msgspec.UNSET:
+            values[name] = readers[name].default
     if problems:
         raise Invalid(*problems)
     connection.scope["state"]["query"] = values
+
+
+def _pairs(raw: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        raise Invalid(("query", "is not a well-formed query in UTF-8")) from None
 
 
 def query(request: Request[Any, Any, Any]) -> dict[str, Any]:
@@ -88,12 +75,18 @@ def query(request: Request[Any, Any, Any]) -> dict[str, Any]:
     return values
 
 
+def _in_path(request: Request[Any, Any, Any], key: str) -> Any:
+    name, reader = IN_PATH[key]
+    try:
+        return reader(request.path_params[key])
+    except ValueError as error:
+        raise Invalid((name, str(error))) from None
+
+
 def user_id(request: Request[Any, Any, Any]) -> UserId:
     """Return the id in the path; raises `Invalid` for one that no user can have."""
-    text = request.path_params["user_id"]
-    if not USER_ID.match(text):
-        raise Invalid(("id", "must have 1 to 64 characters of A-Z a-z 0-9 _ . : -"))
-    return UserId(text)
+    found: UserId = _in_path(request, "user_id")
+    return found
 
 
 async def body(request: Request[Any, Any, Any], kind: type[B]) -> B:
@@ -156,6 +149,17 @@ def etags(header: str) -> list[tuple[bool, str]]:
         tags.append((found[1] is not None, found[2]))
         place = found.end()
     return tags
+
+
+def has_tag(request: Request[Any, Any, Any], tag: str) -> bool:
+    """Whether If-None-Match names this tag; one that is not a list of tags names nothing."""
+    header = header_list(request, "if-none-match")
+    if header is None or header == "*":
+        return header == "*"
+    try:
+        return any(known == tag for _, known in etags(header))
+    except ValueError:
+        return False
 
 
 def wanted_version(request: Request[Any, Any, Any]) -> Version | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,7 +25,7 @@ from service.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping, Sequence
+    from collections.abc import Mapping, MutableMapping
     from typing import Any
 
 RETRY_AFTER_SECONDS = 1
@@ -82,23 +83,32 @@ class Problem(msgspec.Struct, frozen=True):
     errors: Sequence[FieldProblem]
 
 
+def _problem(status: int, slug: str, title: str, detail: str, errors: Sequence[tuple[str, str]] = ()) -> Problem:
+    return Problem(f"/problems/{slug}", title, status, detail, [FieldProblem(*error) for error in errors])
+
+
 def _document(status: int, slug: str, title: str, detail: str, errors: Sequence[tuple[str, str]] = ()) -> bytes:
-    problem = Problem(f"/problems/{slug}", title, status, detail, [FieldProblem(*error) for error in errors])
-    return msgspec.json.encode(problem)
+    return msgspec.json.encode(_problem(status, slug, title, detail, errors))
+
+
+def _defect(request_id: str) -> Problem:
+    return _problem(*_INTERNAL, f"The error was logged as request {request_id}; name that id to report it.")
 
 
 def internal(request_id: str) -> bytes:
     """Return the document of a defect: nothing but the id that the log knows it by."""
-    return _document(*_INTERNAL, f"The error was logged as request {request_id}; name that id to report it.")
+    return msgspec.json.encode(_defect(request_id))
 
 
-RATE_LIMITED = _document(
+_RATE_LIMITED = _problem(
     429, "rate-limited", "Too many requests", "This client asks faster than is allowed; see the RateLimit headers."
 )
+RATE_LIMITED = msgspec.json.encode(_RATE_LIMITED)
 OVERLOADED = _document(
     503, "unavailable", "Temporarily unavailable", "Too many requests are being served; nothing was changed."
 )
-TOO_LARGE_HEAD = _document(431, "too-large", "The request is too large", "Its address and headers exceed 64 KiB.")
+_TOO_LARGE_HEAD = _problem(431, "too-large", "The request is too large", "Its address and headers exceed 64 KiB.")
+TOO_LARGE_HEAD = msgspec.json.encode(_TOO_LARGE_HEAD)
 
 
 def _response(document: bytes, status: int, headers: Mapping[str, str] | None = None) -> Response[bytes]:
@@ -137,3 +147,22 @@ HANDLERS: MutableMapping[int | type[Exception], Any] = {
     HTTPException: from_framework,
     Exception: from_defect,
 }
+
+
+def _kinds() -> dict[str, Problem]:
+    wrong = ("page", "is not a parameter of this address")
+    found = {
+        slug: _problem(status, slug, title, _DETAIL.get(status, title + "."))
+        for status, (slug, title) in _BY_STATUS.items()
+    }
+    for kind, (status, slug, title) in _BY_ERROR.items():
+        error = Invalid(wrong) if kind is Invalid else kind()
+        found[slug] = _problem(status, slug, title, str(error), [wrong] if kind is Invalid else ())
+    found["rate-limited"] = _RATE_LIMITED
+    found["too-large-head"] = _TOO_LARGE_HEAD
+    found["internal"] = _defect("3f2a8c52b3d04e0f9a5d1f0f4f2f7c11")
+    return found
+
+
+KINDS = _kinds()
+"""An example of every kind of problem, by its slug; `too-large` is of two statuses, so one goes by another name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -14,20 +14,19 @@ from service.api.inputs import (
     TOKEN_HEADER,
     body,
     demand,
-    etags,
-    header_list,
+    has_tag,
     not_reserved,
     query,
-    some_text,
     user_id,
     wanted_version,
-    whole,
 )
-from service.errors import Invalid
+from service.api.operation import FRESHNESS, READ_HEADERS, WRITE_HEADERS, Operation, Says
+from service.api.readers import some_text, whole
 from service.model import (
     DEFAULT_RATING,
     MAX_RATING,
     MIN_RATING,
+    RESERVED_IDS,
     USER_ID,
     USERNAME,
     NewUser,
@@ -41,14 +40,18 @@ if TYPE_CHECKING:
     from service.ranking.ladder import Ladder, Written
 
 Rating = Annotated[int, msgspec.Meta(ge=MIN_RATING, le=MAX_RATING)]
+Username = Annotated[str, msgspec.Meta(pattern="^" + USERNAME.pattern)]
+NewId = Annotated[
+    str, msgspec.Meta(pattern="^" + USER_ID.pattern, extra_json_schema={"not": {"enum": sorted(RESERVED_IDS)}})
+]
 
 
 class CreateUser(msgspec.Struct, forbid_unknown_fields=True):
     """Body of POST /users."""
 
-    username: Annotated[str, msgspec.Meta(pattern="^" + USERNAME.pattern)]
+    username: Username
     rating: Rating = DEFAULT_RATING
-    id: Annotated[str, msgspec.Meta(pattern="^" + USER_ID.pattern)] | msgspec.UnsetType = msgspec.UNSET
+    id: NewId | msgspec.UnsetType = msgspec.UNSET
 
 
 class SetRating(msgspec.Struct, forbid_unknown_fields=True):
@@ -65,7 +68,7 @@ class UserView(msgspec.Struct):
     rating: int
     rank: int | None
     position: int | None
-    version: Version
+    version: Annotated[Version, msgspec.Meta(description="Grows with every change of the user.")]
     created_at: datetime
     updated_at: datetime
 
@@ -82,6 +85,46 @@ class Found(msgspec.Struct):
 
     items: list[UserView]
 
+
+_SINCE = datetime(2026, 11, 22, 20, 25, 40, 793135, UTC)
+ADA = UserView(UserId("ada"), "Ada.Lovelace", 2700, 1, 1, Version(10_002), _SINCE, _SINCE + timedelta(seconds=20))
+RATED_ADA = RatedView(**msgspec.structs.asdict(ADA), previous_rating=1815, previous_rank=1549)
+
+_CREATE = Operation(
+    tag="Users",
+    summary="Create a user",
+    body=CreateUser("Ada.Lovelace", 2700, "ada"),
+    answers={201: Says("The user.", ADA, ("Location", *WRITE_HEADERS))},
+    problems=("username-taken", "id-taken"),
+)
+_GET = Operation(
+    tag="Users",
+    summary="A user and their place",
+    headers=("If-None-Match", *FRESHNESS),
+    answers={
+        200: Says("The user.", ADA, ("ETag", *READ_HEADERS)),
+        304: Says("Neither the user nor their place has changed.", headers=("ETag", *READ_HEADERS)),
+    },
+    problems=("not-found",),
+)
+_RATE = Operation(
+    tag="Users",
+    summary="Set a rating",
+    headers=("If-Match",),
+    body=SetRating(2700),
+    answers={200: Says("The user, and the rating and rank before.", RATED_ADA, WRITE_HEADERS)},
+    problems=("not-found", "precondition-failed"),
+)
+_SEARCH = Operation(
+    tag="Users",
+    summary="Search by name",
+    headers=FRESHNESS,
+    answers={200: Says("Users, ordered by name in lower case; none if none is named so.", Found([ADA]), READ_HEADERS)},
+)
+_SEARCH_QUERY = {
+    "username": some_text(required=True, about="What the name begins with, regardless of case."),
+    "limit": whole(1, 100, default=20, about="How many users at most."),
+}
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 
@@ -106,7 +149,7 @@ def _ladder(request: Request[Any, Any, Any]) -> Ladder:
     return ladder
 
 
-@post("/users", opt={"writes": True})
+@post("/users", opt={"writes": True, "doc": _CREATE})
 async def create_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Create a user."""
     asked = await body(request, CreateUser)
@@ -116,29 +159,19 @@ async def create_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(_view(written.user, written.placed), status=201, headers=headers)
 
 
-@get("/users/{user_id:str}")
+@get("/users/{user_id:str}", opt={"doc": _GET})
 async def get_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return a user and where they stand; 304 while neither they nor their place have changed."""
     answer = await _ladder(request).user(user_id(request), demand=demand(request))
     view = _view(answer.value.user, answer.value.standing)
     tag = f"v{view.version}-{view.rank}-{view.position}"
     headers = {"ETag": f'"{tag}"', **rank_headers([answer])}
-    known = header_list(request, "if-none-match")
-    if known is not None and _matches(known, tag):
+    if has_tag(request, tag):
         return Response(b"", status_code=304, headers=headers, media_type="application/json")
     return json_response(view, headers=headers)
 
 
-def _matches(header: str, tag: str) -> bool:
-    if header == "*":
-        return True
-    try:
-        return any(known == tag for _, known in etags(header))
-    except ValueError:
-        return False
-
-
-@put("/users/{user_id:str}/rating", opt={"writes": True})
+@put("/users/{user_id:str}/rating", opt={"writes": True, "doc": _RATE})
 async def put_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Set a user's rating."""
     target, wanted = user_id(request), wanted_version(request)
@@ -152,16 +185,14 @@ async def put_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(view, headers=_write_headers(written))
 
 
-@get("/users/search", opt={"query": {"username": some_text, "limit": whole(1, 100)}})
+@get("/users/search", opt={"query": _SEARCH_QUERY, "doc": _SEARCH})
 async def search_users(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return users whose name begins so, regardless of case."""
     asked = query(request)
-    if "username" not in asked:
-        raise Invalid(("username", "is required"))
     prefix, wanted = asked["username"], demand(request)
     # No user's name has another character, so the answer is known; `%` and `_` never meet SQL's LIKE.
     if not _PREFIX.match(prefix):
         return json_response(Found([]), headers=rank_headers([]))
-    answers = await _ladder(request).search(prefix, limit=asked.get("limit", 20), demand=wanted)
+    answers = await _ladder(request).search(prefix, limit=asked["limit"], demand=wanted)
     found = [_view(answer.value.user, answer.value.standing) for answer in answers]
     return json_response(Found(found), headers=rank_headers(answers))

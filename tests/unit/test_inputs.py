@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from litestar.datastructures import Headers
 
-from service.api import inputs
+from service.api import inputs, readers
 from service.errors import Invalid, UnsupportedMediaType
 from service.model import USER_ID
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from litestar import Request
 
-READERS = {"limit": inputs.whole(1, 100), "offset": inputs.whole(0, 10**6), "q": inputs.some_text}
+READERS = {"limit": readers.whole(1, 100), "offset": readers.whole(0, 10**6), "q": readers.some_text()}
 
 
 class Asked(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,10 +58,10 @@ def problems(call: Callable[[], object]) -> list[tuple[str, str]]:
 # Queries
 
 
-def read(query: str, readers: Mapping[str, Callable[[str], object]] = READERS) -> dict[str, Any]:
+def read(query: str, declared: Mapping[str, readers.Reader] = READERS) -> dict[str, Any]:
     """Read a query as the guard does."""
     asked = request(query=query)
-    inputs.check_query(asked, cast("Any", SimpleNamespace(opt={"query": readers})))
+    inputs.check_query(asked, cast("Any", SimpleNamespace(opt={"query": declared})))
     return inputs.query(asked)
 
 
@@ -131,11 +131,21 @@ def test_a_route_without_parameters_takes_none() -> None:
     assert [("limit", "is not a parameter of this address")] == problems(lambda: inputs.check_query(asked, handler))
 
 
+def test_a_parameter_that_is_not_given_has_its_default_or_is_refused() -> None:
+    """As its reader says; a value that is given is taken instead of the default."""
+    declared = {"limit": readers.whole(1, 100, default=20), "q": readers.some_text(required=True)}
+
+    assert {"limit": 20, "q": "a"} == read("q=a", declared)
+    assert {"limit": 7, "q": "a"} == read("q=a&limit=7", declared)
+    assert [("q", "is required")] == problems(lambda: read("limit=7", declared))
+    assert [("q", "must not be empty")] == problems(lambda: read("q=", declared))
+
+
 @given(st.text(max_size=20))
 def test_a_whole_number_has_one_spelling(text: str) -> None:
     """What is taken is what the number would be written as."""
     try:
-        number = inputs.whole(0, 10**9)(text)
+        number = readers.whole(0, 10**9)(text)
     except ValueError:
         assert not (text.isascii() and text.isdecimal() and str(int(text)) == text and int(text) <= 10**9)
     else:
