@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 from litestar import Litestar
 
-from service.api import health, leaderboard, openapi, users
+from service.api import docs, health, leaderboard, openapi, users
 from service.api.access import Cors, check_key
 from service.api.admission import Admission
 from service.api.client_address import ClientAddresses
@@ -135,6 +135,9 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
             health.get_live,
             health.get_ready,
             openapi.get_openapi,
+            docs.get_docs,
+            docs.get_style,
+            docs.get_script,
         ],
         lifespan=[lifespan],
         guards=[check_key(settings.api_keys), check_query],

@@ -1,4 +1,4 @@
-"""The description is of what is served, whole, and valid."""
+"""The description is of what is served, whole, and valid; the page that shows it asks no other host for anything."""
 
 from __future__ import annotations
 
@@ -178,3 +178,28 @@ def test_the_description_is_served_and_need_not_be_fetched_twice(service: Servic
     again = service.get("/openapi.json", if_none_match=answer.headers["etag"])
     assert (304, b"", answer.headers["etag"]) == (again.status_code, again.content, again.headers["etag"])
     assert 200 == service.get("/openapi.json", if_none_match='"other"').status_code
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [("/docs", "text/html"), ("/docs/docs.css", "text/css"), ("/docs/docs.js", "text/javascript")],
+)
+def test_the_page_is_served_without_another_host(service: Service, path: str, media_type: str) -> None:
+    """Nothing in it is an address elsewhere, and a browser may load, run and send nothing but from and to here."""
+    answer = service.get(path)
+
+    assert (200, f"{media_type}; charset=utf-8") == (answer.status_code, answer.headers["content-type"])
+    assert not re.search(r"https?:|//[a-z0-9-]+\.[a-z]|@import|\bimport\(", answer.text)
+    assert 304 == service.get(path, if_none_match=answer.headers["etag"]).status_code
+
+
+def test_the_page_has_no_script_or_style_of_its_own(service: Service) -> None:
+    """So that the policy can forbid both; and everything that it refers to is there."""
+    page = service.get("/docs")
+
+    policy = dict(rule.strip().partition(" ")[::2] for rule in page.headers["content-security-policy"].split(";"))
+    assert ("'none'", "'self'", "'self'") == (policy["default-src"], policy["script-src"], policy["style-src"])
+    assert not re.search(r"<style|\bstyle=|\bon[a-z]+=|<script(?![^>]*\bsrc=)", page.text)
+    linked = re.findall(r'(?:href|src)="(/[^"]*)"', page.text)
+    assert {"/openapi.json", "/docs/docs.css", "/docs/docs.js"} == set(linked)
+    assert all(service.get(address).status_code == 200 for address in linked)
