@@ -187,7 +187,7 @@ async def test_the_board_is_not_read_before_the_load_is_through(ledger, mirror, 
     assert refused > 0
 
 
-async def test_a_load_that_died_is_resumed(ledger, board, tailer, mirror, settings, monkeypatch) -> None:
+async def test_a_load_that_died_is_resumed(ledger, board, tailer, settings, monkeypatch) -> None:
     """Another process goes on where the loader stopped; rows deleted meanwhile do not come back."""
     monkeypatch.setattr("service.ranking.load.STRETCH_PAGES", 10)
     insert(ledger, 2500)
@@ -202,7 +202,7 @@ async def test_a_load_that_died_is_resumed(ledger, board, tailer, mirror, settin
             raise InterruptedError
 
         with pytest.raises(InterruptedError):
-            await load(feed, mirror, begun, stop)
+            await load(feed, tailer._mirror, begun, stop)
     marked = board.hget(STATE, "ld")
     ledger.execute("DELETE FROM users WHERE id = 'user1'")
     ledger.execute("UPDATE users SET rating = 4999 WHERE id = 'user10'")
