@@ -127,11 +127,11 @@ def test_a_forged_chain_is_no_other_client(service: Service, chain: str) -> None
     assert int(answers[-1].headers["ratelimit-remaining"]) < BURST - 10
 
 
-async def test_without_redis_each_process_limits_on_its_own(fresh_database: str) -> None:
+async def test_without_redis_each_process_limits_on_its_own(database_url: str) -> None:
     """No request waits for it or fails of it, and a client still cannot ask without end."""
     with own_redis() as server:
         server.start()
-        with serving(fresh_database, server.url, env=limited()) as running:
+        with serving(database_url, server.url, env=limited()) as running:
             wait_until(running.is_mirrored)
             server.kill()
             await crowd([running.settings.port], 5, "198.51.100.7")
@@ -151,18 +151,18 @@ async def test_without_redis_each_process_limits_on_its_own(fresh_database: str)
             wait_until(shared, seconds=40)
 
 
-def test_the_peer_counts_when_no_proxy_is_trusted(fresh_database: str) -> None:
+def test_the_peer_counts_when_no_proxy_is_trusted(database_url: str) -> None:
     """By default, whatever it claims."""
     with own_redis() as server:
         server.start()
-        with serving(fresh_database, server.url, env=limited(TRUSTED_PROXIES="")) as running:
+        with serving(database_url, server.url, env=limited(TRUSTED_PROXIES="")) as running:
             answers = [running.client.get("/users/x", headers=behind(f"198.51.100.{n}")) for n in range(20)]
 
     assert int(answers[-1].headers["ratelimit-remaining"]) < BURST - 10
 
 
-def test_zero_switches_the_limit_off(fresh_database: str, redis_url: str) -> None:
+def test_zero_switches_the_limit_off(database_url: str, redis_url: str) -> None:
     """Either number; then nobody is told of one."""
     for name in ("RATE_LIMIT_PER_SECOND", "RATE_LIMIT_BURST"):
-        with serving(fresh_database, redis_url, env={**limited(), name: "0"}) as running:
+        with serving(database_url, redis_url, env={**limited(), name: "0"}) as running:
             assert set() == HEADERS & set(running.get("/users/nobody").headers)
