@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +33,7 @@ from service.embedded import EmbeddedError, open_pair
 from service.errors import LadderError, Unavailable
 from service.logs import configure
 from service.progress import progress
-from service.ranking.drift import DRIFTS, Report
+from service.ranking.drift import DRIFTS, Outcome, Report
 from service.ranking.rebase import rebase
 from service.ranking.reconcile import LockBusy, Reconcile
 from service.ranking.repair import NotSafe, Terms
@@ -75,32 +75,62 @@ def main() -> int:
     began = time.monotonic()
     mode, task = _task(options)
     report = Report(mode=mode, dry_run=options.dry_run)
-    code = _FAILED
     try:
         failpoints.arm(os.environ)
         with ExitStack() as stack:
             database_url, redis_url = _stores(options, stack)
             # Whoever serves requests on this machine goes first.
             os.nice(_NICE)
-            code = asyncio.run(task(options, report, database_url, redis_url))
-    except KeyboardInterrupt:
-        code, report.error = _INTERRUPTED, "Interrupted"
-    except SettingsError as error:
-        code, report.error = _WRONG, str(error)
-    except LockBusy as error:
-        code, report.error = _OK if options.lock_busy_ok else _BUSY, str(error)
-    except Refused:
-        code, report.error = _AWAY, "The board was started anew"
-    except NotSafe as error:
-        code, report.error = _REFUSED, str(error)
-    except (Unavailable, EmbeddedError) as error:
-        code, report.error = _AWAY, str(error)
-    except (LadderError, OSError) as error:
-        report.error = str(error)
-    report.exit = code
+            try:
+                report.exit = asyncio.run(task(options, report, database_url, redis_url))
+            except _EXPECTED as error:
+                _blame(error, report, options)
+                # It compared nothing, and has no business with this board: not even to leave word.
+                if isinstance(error, LockBusy | NotSafe):
+                    raise
+            report.duration_ms = int((time.monotonic() - began) * 1000)
+            if mode == "full" and not options.dry_run:
+                asyncio.run(_leave(report, redis_url))
+    except _EXPECTED as error:
+        _blame(error, report, options)
     report.duration_ms = int((time.monotonic() - began) * 1000)
     _print(report, as_json=options.json)
-    return code
+    return report.exit
+
+
+_EXPECTED = (KeyboardInterrupt, SettingsError, LockBusy, Refused, NotSafe, EmbeddedError, LadderError, OSError)
+
+
+def _blame(error: BaseException, report: Report, options: argparse.Namespace) -> None:
+    """Say in the report what ended the run."""
+    report.error = str(error)
+    match error:
+        case KeyboardInterrupt():
+            report.exit, report.error = _INTERRUPTED, "Interrupted"
+        case SettingsError():
+            report.exit = _WRONG
+        case LockBusy():
+            report.exit = _OK if options.lock_busy_ok else _BUSY
+        case Refused():
+            report.exit, report.error = _AWAY, "The board was started anew"
+        case NotSafe():
+            report.exit = _REFUSED
+        case Unavailable() | EmbeddedError():
+            report.exit = _AWAY
+        case _:
+            report.exit = _FAILED
+
+
+async def _leave(report: Report, redis_url: str) -> None:
+    """Leave the report where the service finds it, for /metrics, if Redis takes it."""
+    with suppress(LadderError):
+        async with redis.connect_feed(redis_url) as client:
+            now = time.time()
+            completed_at = now if report.exit in (_OK, _DRIFT) else None
+            if completed_at is None and (raw := await Mirror(client).last_reconcile()) is not None:
+                with suppress(msgspec.MsgspecError):
+                    completed_at = msgspec.json.decode(raw, type=Outcome).completed_at
+            await Inspection(client).leave(msgspec.json.encode(Outcome(report, now, completed_at)))
 
 
 _Task = Callable[[argparse.Namespace, Report, str, str], Coroutine[None, None, int]]

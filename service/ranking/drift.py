@@ -75,6 +75,19 @@ class Report(msgspec.Struct):
             setattr(self, drift, getattr(self, drift) + 1)
 
 
+class Outcome(msgspec.Struct):
+    """
+    How the last full reconciliation ended, for those who watch.
+
+    Kept in Redis beside the board it is about: a board that is lost takes it along, and rightly so. Both times are
+    seconds of Unix time; `completed_at` is when one last compared everything, None if that is not known.
+    """
+
+    report: Report
+    ended_at: float
+    completed_at: float | None
+
+
 def judge(user_id: UserId, entry: Entry, change: Change | None, *, newest: Version) -> Finding | None:
     """
     Return what is wrong with a user; `entry` must have been read before `change`.

@@ -37,6 +37,8 @@ GHOST_MEMBERS = 100
 """Users or members in one script: few enough to keep it under 2 ms."""
 NOTE_SECONDS = 24 * 60 * 60
 """How long a reconciliation that did not end can be resumed."""
+OUTCOME_SECONDS = 7 * 24 * 60 * 60
+"""How long it is known how the last one ended."""
 
 _HELD = re.compile(rb"([0-9]{1,15})\|(.*)\Z", re.DOTALL)
 
@@ -195,6 +197,10 @@ class Inspection:
     async def drop_note(self) -> None:
         """Forget it."""
         await lua.pipeline(self._client, [("UNLINK", self._keys.reconcile)])
+
+    async def leave(self, outcome: bytes) -> None:
+        """Keep how a reconciliation ended, for those who watch, for a week."""
+        await lua.pipeline(self._client, [("SET", self._keys.last_reconcile, outcome, "EX", OUTCOME_SECONDS)])
 
     async def _scan(self, command: str, key: str, place: str, *, epoch: str) -> tuple[str, list[Any]]:
         found = []

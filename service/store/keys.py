@@ -25,11 +25,12 @@ class BoardKeys(msgspec.Struct, frozen=True):
     users: str
     state: str
     reconcile: str
+    last_reconcile: str
 
     @classmethod
     def of(cls, name: str) -> Self:
         """Return the keys of the board called `name`."""
-        return cls(*(f"{{{name}}}:{part}" for part in ("board", "users", "state", "reconcile")))
+        return cls(*(f"{{{name}}}:{part}" for part in ("board", "users", "state", "reconcile", "reconcile:last")))
 
 
 def bucket(client: str) -> str:

@@ -186,6 +186,11 @@ class Mirror:
         """Return whether this Redis is set as a mirror must be; raises `Unavailable`."""
         return await redis_settings.examine(self._client)
 
+    async def last_reconcile(self) -> bytes | None:
+        """Return what the last full reconciliation left behind, None if it was longer ago than that is kept."""
+        (reply,) = await lua.pipeline(self._client, [("GET", self._keys.last_reconcile)])
+        return bytes(reply) if reply is not None else None
+
     async def begin(self, *, seen: State | None, source: str, checkpoint: Checkpoint, floor: Version) -> None:
         """
         Empty the board and start a new epoch.
