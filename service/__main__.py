@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -14,13 +16,12 @@ import structlog
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
-from service import drain, failpoints
+from service import drain, failpoints, worker_slots
 from service.errors import LadderError, Unavailable
 from service.listening import refusal
 from service.logs import configure
 from service.monitoring import reporter
 from service.settings import Settings, SettingsError
-from service.store.migrate import migrate
 
 STOP_SECONDS = 3
 """How long a worker may take to answer what it has begun, once it no longer listens."""
@@ -34,6 +35,7 @@ _UNBLOCK_AFTER_SECONDS = 0.2
 
 def application() -> object:
     """Return the ASGI application of a worker, built from the environment it inherited."""
+    worker_slots.claim()
     from service.app import create_app  # noqa: PLC0415  only workers need the web framework
 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -59,6 +61,8 @@ def _end_with(parent: int) -> None:
     """End this worker when its supervisor was killed: it would keep the port, and nobody could stop it."""
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
+    if left := worker_slots.place():
+        shutil.rmtree(left, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -76,6 +80,19 @@ def main() -> int:
         print(sentence, file=sys.stderr)  # noqa: T201  likewise
         return 2
     configure(settings.log_level)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(worker_slots.directory())
+        except OSError as error:
+            # Nothing can be written anywhere: rather metrics of each worker alone than no service.
+            structlog.get_logger(__name__).warning("metrics.apart", reason=str(error))
+        return _serve(settings)
+
+
+def _serve(settings: Settings) -> int:
+    # Whatever counts chooses where to as it is imported: not before there is a place for it.
+    from service.store.migrate import migrate  # noqa: PLC0415
+
     if settings.migrate_on_start:
         try:
             migrate(settings.database_url)

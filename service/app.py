@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import structlog
 from litestar import Litestar
 
+from service import metrics
 from service.api import docs, health, leaderboard, openapi, users
+from service.api import metrics as metrics_route
 from service.api.access import Cors, check_key
 from service.api.admission import Admission
 from service.api.client_address import ClientAddresses
@@ -77,6 +79,7 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
         # Usually done before the first request; not waited for when Postgres is away.
         await asyncio.wait(background, timeout=_PREPARE_SECONDS)
         background.append(asyncio.create_task(tailer.run()))
+        background.append(asyncio.create_task(metrics.publish(postgres.publish)))
         yield ladder
     finally:
         await ladder.drain()
@@ -138,6 +141,7 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
             docs.get_docs,
             docs.get_style,
             docs.get_script,
+            metrics_route.get_metrics,
         ],
         lifespan=[lifespan],
         guards=[check_key(settings.api_keys), check_query],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from service import metrics
 from service.api.asgi import UNLIMITED, refuse
 from service.api.problems import OVERLOADED, RETRY_AFTER_SECONDS
 from service.errors import TooSlow
@@ -55,6 +56,7 @@ class Admission:
         # The request's own line in the log would make the rush dearer than it is.
         scope["state"]["quiet"] = True
         self._refused += 1
+        metrics.SHED.inc()
         now = asyncio.get_running_loop().time()
         if now - self._told >= _TELL_SECONDS:
             _log.error("requests.shed", requests=self._refused, in_flight=self.in_flight)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Response
 
+from service import metrics
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -33,6 +35,8 @@ def rank_headers(answers: Iterable[Answer[Any]]) -> dict[str, str]:
         headers["X-Mirror-Lag-Ms"] = str(max(lags))
     if counts:
         headers["X-Rank-As-Of"] = min(counts).astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if any(answer.stale for answer in answers):
+    stale = any(answer.stale for answer in answers)
+    metrics.ranked(source, stale=stale)
+    if stale:
         headers["X-Data-Stale"] = "true"
     return headers

@@ -55,8 +55,8 @@ class Health(msgspec.Struct):
     fallback: FallbackHealth
 
 
-async def _examine(request: Request[Any, Any, Any]) -> Health:
-    ladder: Ladder = request.app.state.ladder
+async def examine(ladder: Ladder) -> Health:
+    """Ask both stores, within half a second."""
     postgres, state = await asyncio.gather(ladder.ping_ledger(), ladder.mirror_state(), return_exceptions=True)
     for outcome in (postgres, state):
         if isinstance(outcome, BaseException) and not isinstance(outcome, LadderError):
@@ -128,7 +128,7 @@ _READY = Operation(
 @get("/health", opt={"doc": _HEALTH})
 async def get_health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the state of the service and its stores; 503 only when no read can be served."""
-    health = await _examine(request)
+    health = await examine(request.app.state.ladder)
     return json_response(health, status=503 if health.status == "down" else 200, headers=_HEADERS)
 
 

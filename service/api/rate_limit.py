@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from service import metrics
 from service.api.asgi import UNLIMITED, add_headers, refuse
 from service.api.problems import RATE_LIMITED
 
@@ -34,6 +35,7 @@ class RateLimit:
             (b"ratelimit-reset", str(self._limiter.reset(verdict.left)).encode()),
         )
         if not verdict.passes:
+            metrics.RATE_LIMITED.inc()
             retry = (b"retry-after", str(self._limiter.retry_after()).encode())
             await refuse(send, 429, RATE_LIMITED, (*told, retry))
             return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from service import metrics
 from service.api import problems
 from service.api.asgi import refuse
 
@@ -47,11 +48,13 @@ class Requests:
         scope["state"] = {**scope.get("state", {}), "request_id": request_id.decode()}
         method, path, begun = scope["method"], scope["path"], time.perf_counter()
         status = 0
+        metrics.IN_FLIGHT.inc()
 
         async def tagged(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                metrics.answered(scope.get("path_template"), method, status, time.perf_counter() - begun)
                 message["headers"] = [*_told(status, message["headers"]), (b"x-request-id", request_id)]
                 message["headers"] += _missing(message["headers"])
             elif method == "HEAD" and message["type"] == "http.response.body":
@@ -66,6 +69,9 @@ class Requests:
                 await refuse(tagged, 500, problems.internal(request_id.decode()))
         finally:
             seconds = time.perf_counter() - begun
+            metrics.IN_FLIGHT.dec()
+            if not status:
+                metrics.answered(scope.get("path_template"), method, status, seconds)
             quiet = scope["state"].get("quiet", False)
             write = (
                 _log.debug

@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from service import metrics
 from service.errors import NotReady, Unavailable
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Breaker:
         self._window: list[tuple[int, int, int]] = []  # (second, calls, failures), oldest first
         self._pause = FIRST_PAUSE_SECONDS
         self._probe_at = 0.0
+        metrics.breaker_turned(name, self._state)
 
     @property
     def state(self) -> BreakerState:
@@ -139,6 +141,7 @@ class Breaker:
     def _turn(self, state: BreakerState) -> None:
         self._state = state
         self._era += 1
+        metrics.breaker_turned(self._name, state)
         self._changed(state)
 
     def _count(self, *, failures: int) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from service import metrics
 from service.errors import OutcomeUnknown, Overloaded, Unavailable
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Coalescer(Generic[I, R]):
         max_in_flight: Batches under way.
         max_waiting: Items that may gather; beyond it a call raises `Overloaded`.
         patience: Seconds after which a call that still waits for its batch raises `Overloaded`.
+        name: What the sizes of its batches are counted by.
 
     """
 
@@ -64,6 +66,7 @@ class Coalescer(Generic[I, R]):
         max_in_flight: int = 2,
         max_waiting: int = 10_000,
         patience: float = 2.0,
+        name: str = "other",
     ) -> None:
         self._run = run
         self._shared = shared
@@ -72,6 +75,7 @@ class Coalescer(Generic[I, R]):
         self._free = max_in_flight
         self._max_waiting = max_waiting
         self._patience = patience
+        self._sizes = metrics.BATCH_SIZE.labels(name)
         self._waiting: list[_Call[I, R]] = []
         self._joinable: dict[Hashable, _Call[I, R]] = {}
         self._busy: set[Hashable] = set()
@@ -125,6 +129,7 @@ class Coalescer(Generic[I, R]):
         self._scheduled = False
         while self._free > 0 and (batch := self._take()):
             self._free -= 1
+            self._sizes.observe(len(batch))
             if not self._shared:
                 self._busy.update(call.key for call in batch)
             # An empty context: what a batch logs belongs to none of the requests in it.

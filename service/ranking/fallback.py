@@ -48,9 +48,13 @@ class Fallback:
         self._ledger = ledger
         self._exact_users = exact_users
         self._histograms = Histograms(ledger.histogram)
-        self._counted = Coalescer(self._count, shared=True, max_batch=COUNTED_IDS, patience=QUEUE_SECONDS)
-        self._placed = Coalescer(self._place, shared=True, max_batch=PLACED_IDS, patience=QUEUE_SECONDS)
-        self._pages = Coalescer(self._cut, shared=True, max_batch=1, patience=QUEUE_SECONDS)
+        self._counted = Coalescer(
+            self._count, shared=True, max_batch=COUNTED_IDS, patience=QUEUE_SECONDS, name="counted_users"
+        )
+        self._placed = Coalescer(
+            self._place, shared=True, max_batch=PLACED_IDS, patience=QUEUE_SECONDS, name="placed_users"
+        )
+        self._pages = Coalescer(self._cut, shared=True, max_batch=1, patience=QUEUE_SECONDS, name="counted_pages")
         self.under_way = 0
 
     async def drain(self) -> None:

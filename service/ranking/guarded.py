@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from service import failpoints
+from service import failpoints, metrics
 from service.errors import Behind, LadderError, NotReady, Unavailable
 from service.model import Board, Page, Placed, Standing, Token, User, UserId, Window
 from service.ranking.breaker import Breaker
@@ -93,6 +93,7 @@ class GuardedMirror:
         ids.update((token.id, None) for lookup in lookups for token in lookup.since)
         async with self._calling():
             board, held = await self._mirror.users(list(ids), source=self._source())
+        metrics.looked_up(len(held), found=sum(user is not None for _, user in held.values()))
 
         def has(token: Token) -> bool:
             return token.id in held and held[token.id][0].version >= token.version
@@ -146,4 +147,5 @@ class GuardedMirror:
             # These are in the mirror, so they give no new reason for doubt: else a steady stream of writes
             # would keep it alive for ever.
             placed = [Placed("pending")] * len(rated)
+        metrics.written(place.outcome for place in placed)
         return placed

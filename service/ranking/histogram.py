@@ -59,7 +59,9 @@ class Histograms:
         self._ask = ask
         self._clock = clock
         self._newest: Histogram | None = None
-        self._refreshed: Coalescer[None, Histogram] = Coalescer(self._refresh, shared=True, max_in_flight=1)
+        self._refreshed: Coalescer[None, Histogram] = Coalescer(
+            self._refresh, shared=True, max_in_flight=1, name="histograms"
+        )
 
     async def newest(self) -> Histogram:
         """

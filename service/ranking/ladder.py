@@ -33,6 +33,7 @@ from service.ranking.choice import Choice
 from service.ranking.coalesce import Coalescer
 from service.ranking.cursor import Cursors
 from service.ranking.deadline import within
+from service.ranking.drift import Outcome
 from service.ranking.fallback import Fallback
 from service.ranking.guarded import GuardedMirror, Lookup
 from service.store.history import ANY_SOURCE
@@ -97,13 +98,17 @@ class Ladder:
         self._guarded = GuardedMirror(mirror, source=source)
         self.fallback = Fallback(ledger)
         self._choice = Choice(self._guarded)
-        self._mirrored = Coalescer(self._guarded.users, shared=True, max_batch=RANK_IDS)
-        self._mirrored_pages = Coalescer(self._guarded.pages, shared=True, max_batch=PAGE_WINDOWS)
-        self._stored = Coalescer(self._ask_ledger, shared=True, max_batch=RANK_IDS)
-        self._searched = Coalescer(self._search_ledger, shared=True, max_batch=1, max_in_flight=4)
-        self._pinged = Coalescer(self._ping_ledger, shared=True, max_in_flight=1)
-        self._created = Coalescer(self._create, shared=False, key=lambda user: user.id, max_batch=WRITE_ROWS)
-        self._rated = Coalescer(self._rate, shared=False, key=lambda rating: rating.id, max_batch=WRITE_ROWS)
+        self._mirrored = Coalescer(self._guarded.users, shared=True, max_batch=RANK_IDS, name="users")
+        self._mirrored_pages = Coalescer(self._guarded.pages, shared=True, max_batch=PAGE_WINDOWS, name="pages")
+        self._stored = Coalescer(self._ask_ledger, shared=True, max_batch=RANK_IDS, name="objects")
+        self._searched = Coalescer(self._search_ledger, shared=True, max_batch=1, max_in_flight=4, name="searches")
+        self._pinged = Coalescer(self._ping_ledger, shared=True, max_in_flight=1, name="pings")
+        self._created = Coalescer(
+            self._create, shared=False, key=lambda user: user.id, max_batch=WRITE_ROWS, name="creations"
+        )
+        self._rated = Coalescer(
+            self._rate, shared=False, key=lambda rating: rating.id, max_batch=WRITE_ROWS, name="ratings"
+        )
 
     async def drain(self) -> None:
         """Return when no call is under way: before the stores are closed."""
@@ -199,6 +204,15 @@ class Ladder:
         """Return what the mirror says of itself, None if there is none; raises `Unavailable`."""
         async with within(PING_SECONDS, Unavailable("Redis did not answer in time")):
             return await self._mirror.state()
+
+    async def last_reconcile(self) -> Outcome | None:
+        """Return how the last full reconciliation ended, None if that is not known; raises `Unavailable`."""
+        async with within(PING_SECONDS, Unavailable("Redis did not answer in time")):
+            raw = await self._mirror.last_reconcile()
+        try:
+            return None if raw is None else msgspec.json.decode(raw, type=Outcome)
+        except msgspec.MsgspecError:
+            return None
 
     @property
     def breaker(self) -> BreakerState:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service import failpoints
+from service import failpoints, metrics
 from service.store.mirror import Feeding, Refused, board_rows
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ async def load(feed: Feed, mirror: Mirror, state: State, progress: Callable[[int
             stretch = await following
     if file != (await feed.heap())[0]:
         raise Refused
+    metrics.LOADS_FINISHED.inc()
     _log.info("mirror.loaded", users=loaded)
     return token
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from service import metrics
 from service.errors import LadderError
 from service.model import Change, UserId, Version
 from service.ranking.drift import judge
@@ -72,6 +73,7 @@ class Sampler:
         self.sampled += 1
         if len(self._open) >= MAX_OPEN:
             self.dropped += 1
+            metrics.SAMPLES.labels("dropped").inc()
             return
         task = asyncio.get_running_loop().create_task(self._examine(user_id))
         self._open.add(task)
@@ -88,8 +90,10 @@ class Sampler:
             await self._compare(user_id)
         except (LadderError, Refused):
             self.unknown += 1
+            metrics.SAMPLES.labels("unknown").inc()
         except Exception:  # noqa: BLE001  a defect here must not be seen by anybody but the log
             self.unknown += 1
+            metrics.SAMPLES.labels("unknown").inc()
             _log.exception("check.failed", user=user_id)
 
     async def _compare(self, user_id: UserId) -> None:
@@ -102,12 +106,15 @@ class Sampler:
             finding = judge(user_id, entry, change, newest=Version(0))
             if finding is None or _is_on_its_way(finding, entry, wanted):
                 self.agreed += 1
+                metrics.SAMPLES.labels("agreed").inc()
                 return
             # What Postgres said at the last look must have come by the next one; newer writes need not.
             wanted = change.version if change else None
             if horizon:
                 self.mismatches[horizon] += 1
+                metrics.MISMATCHES.labels(horizon).inc()
             if horizon == HORIZONS[-1]:
+                metrics.SAMPLES.labels("differed").inc()
                 _log.warning("check.mismatch", user=user_id, kind=finding.drift, mirror=entry.version, ledger=wanted)
 
     async def _look(self, user_id: UserId) -> tuple[Entry, Change | None]:

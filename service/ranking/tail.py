@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import structlog
 
-from service import failpoints
+from service import failpoints, metrics
 from service.errors import LadderError, StoreBug, Unavailable
 from service.ranking.load import load
 from service.store.feed import Feed
@@ -88,6 +88,7 @@ class Tailer:
                 _log.exception("tail.failed")
             finally:
                 self.leading = False
+                metrics.TAIL_LEADING.set(0)
             await asyncio.sleep(POLL_SECONDS)
 
     def _report(self, error: LadderError) -> None:
@@ -101,6 +102,7 @@ class Tailer:
         while True:
             self.source = self._history.source = await feed.adopt()
             self.leading = self.leading or await feed.try_lock()
+            metrics.TAIL_LEADING.set(self.leading)
             try:
                 # By each process: a board that may lose users at any time must not be read by any.
                 if self._withheld or time.monotonic() - self._examined_at >= EXAMINE_SECONDS:
@@ -163,8 +165,10 @@ class Tailer:
             if not state.ready:
                 token = await load(feed, self._mirror, state, progress)
             await self._settle(feed, state, token)
+            metrics.TAIL_CYCLES.inc()
         except Refused:
             # Redis fell back, was flushed, or somebody else feeds: the next cycle asks it what it has.
+            metrics.TAIL_REFUSED.inc()
             _log.info("tail.refused")
 
     async def _examine_redis(self) -> None:
@@ -214,6 +218,7 @@ class Tailer:
         begun = await self._mirror.state()
         if not self._usable(begun):
             raise Refused
+        metrics.LOADS_BEGUN.inc()
         _log.info("mirror.load_begun", source=self.source, was=None if seen is None else seen.source)
         return begun
 
@@ -249,5 +254,6 @@ class Tailer:
             if changes:
                 await failpoints.reach("tail_after_apply")
             news += applied
+        metrics.TAIL_ROWS.inc(news)
         if news:
             _log.info("tail.healed", rows=news)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from service import metrics
 from service.errors import LadderError, StoreBug
 from service.model import Change, Checkpoint, Version
 from service.store.postgres import (
@@ -161,7 +162,7 @@ class Feed:
 
     async def _execute(self, query: str, **parameters: object) -> psycopg.AsyncCursor[TupleRow]:
         connection = self._connected
-        with translated(), answering(connection, ANSWER_SECONDS):
+        with metrics.postgres_call(query), translated(), answering(connection, ANSWER_SECONDS):
             return await connection.execute(QUERIES[query], parameters)
 
     @property

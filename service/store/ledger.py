@@ -42,7 +42,7 @@ class Ledger:
 
         Of two items with the same id or name one is created; the other clashes with it.
         """
-        async with borrowed(self._writes, writing=True) as connection:
+        async with borrowed(self._writes, "create", writing=True) as connection:
             await failpoints.reach("before_commit")
             cursor = await connection.execute(
                 QUERIES["create"],
@@ -88,7 +88,7 @@ class Ledger:
         A rating that is already the user's changes nothing: the version stays. All that is returned is
         committed.
         """
-        async with borrowed(self._writes, writing=True) as connection:
+        async with borrowed(self._writes, "rate", writing=True) as connection:
             await failpoints.reach("before_commit")
             cursor = await connection.execute(
                 QUERIES["rate"],
@@ -165,7 +165,7 @@ class Ledger:
 
     async def ping(self) -> None:
         """Return once Postgres has answered."""
-        async with borrowed(self._reads) as connection:
+        async with borrowed(self._reads, "ping") as connection:
             await connection.execute("SELECT 1")
 
     async def _read(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
@@ -177,5 +177,5 @@ class Ledger:
 
 
 async def _rows(pool: Pool, query: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
-    async with borrowed(pool) as connection:
+    async with borrowed(pool, query) as connection:
         return await (await connection.execute(QUERIES[query], parameters)).fetchall()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from redis.exceptions import NoScriptError
 
+from service import metrics
 from service.store.redis import translate, translated
 
 if TYPE_CHECKING:
@@ -74,17 +75,22 @@ async def pipeline(client: Client, commands: Sequence[Command]) -> list[Any]:
     Raises `Unavailable` or `StoreBug` for the first reply that is an error; the commands behind it have
     been carried out all the same.
     """
-    with translated():
+    with metrics.redis_call(_operation(commands)), translated():
         replies = await _send(client, commands)
         refused = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if refused:
             await _send(client, [("SCRIPT", "LOAD", script.text) for script in ALL])
             for index, reply in zip(refused, await _send(client, [commands[index] for index in refused]), strict=True):
                 replies[index] = reply
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise translate(reply) from reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise translate(reply) from reply
     return replies
+
+
+def _operation(commands: Sequence[Command]) -> str:
+    name = commands[0][0] if commands else "nothing"
+    return name.name if isinstance(name, Script) else str(name).lower()
 
 
 async def _send(client: Client, commands: Sequence[Command]) -> list[Any]:

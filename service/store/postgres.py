@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from service import metrics
 from service.errors import OutcomeUnknown, StoreBug, Unavailable
 from service.store.history import History
 
@@ -100,6 +101,11 @@ class Postgres:
         """Start connecting in the background."""
         for pool in self._pools:
             await pool.open(wait=False)
+
+    def publish(self) -> None:
+        """Count how the pools are used; asked now and then, because they count for themselves."""
+        for pool in self._pools:
+            metrics.pool_used(pool.name, pool.pop_stats())
 
     async def close(self) -> None:
         """Close every connection; waits for those in use, 2 s at most."""
@@ -199,21 +205,23 @@ def _hang_up(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def borrowed(pool: Pool, *, writing: bool = False) -> AsyncIterator[Connection]:
+async def borrowed(pool: Pool, operation: str = "other", *, writing: bool = False) -> AsyncIterator[Connection]:
     """
     Lend a connection; inside the block and while waiting for it, driver errors become ours.
 
-    One lent for `writing` knows its `source`; `Unavailable` if it does not say which.
+    One lent for `writing` knows its `source`; `Unavailable` if it does not say which. `operation` is what the time
+    that all of it takes is counted under.
     """
-    with translated():
-        connection = await pool.getconn()
-    try:
-        if writing and connection.source is None:
-            raise Unavailable(UNIDENTIFIED)
-        with translated(writing=writing), answering(connection, ANSWER_SECONDS):
-            yield connection
-    finally:
-        await pool.putconn(connection)
+    with metrics.postgres_call(operation):
+        with translated():
+            connection = await pool.getconn()
+        try:
+            if writing and connection.source is None:
+                raise Unavailable(UNIDENTIFIED)
+            with translated(writing=writing), answering(connection, ANSWER_SECONDS):
+                yield connection
+        finally:
+            await pool.putconn(connection)
 
 
 @contextmanager

@@ -13,7 +13,16 @@ from .shapes import ROW, SLUGS, assert_problem, assert_request_id, fresh_name
 from .wire import exchanges, request
 
 JSON = ("Content-Type", "application/json")
-ROUTES = ["/users", "/users/known", "/users/known/rating", "/users/search", "/leaderboard", "/health", "/health/live"]
+ROUTES = [
+    "/users",
+    "/users/known",
+    "/users/known/rating",
+    "/users/search",
+    "/leaderboard",
+    "/health",
+    "/health/live",
+    "/metrics",
+]
 READS = [
     "/users/known",
     "/users/search?username=known",
