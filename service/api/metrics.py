@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 import service
 from service import metrics
 from service.api.health import examine
+from service.api.operation import Operation, Says
 from service.errors import LadderError
 from service.ranking.drift import DRIFTS
 
@@ -25,8 +26,14 @@ if TYPE_CHECKING:
 
 _OPENMETRICS = re.compile(r"(?:^|,)\s*application/openmetrics-text\s*(?:[;,]|$)", re.IGNORECASE)
 
+_METRICS = Operation(
+    tag="Health",
+    summary="Metrics",
+    answers={200: Says("Prometheus' text.", "ladder_redis_up 1.0\n", ("Cache-Control",), "text/plain")},
+)
 
-@get("/metrics")
+
+@get("/metrics", opt={"doc": _METRICS})
 async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return every metric, also while both stores are away; whichever worker is asked, it is the same."""
     ladder: Ladder = request.app.state.ladder
