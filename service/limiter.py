@@ -68,7 +68,7 @@ class Limiter:
         # Every request takes a token of its own, so no two items are ever the same.
         numbers = itertools.count()
         self._taken: Coalescer[str, Verdict] = Coalescer(
-            self._take, shared=False, key=lambda _: next(numbers), max_batch=1000, max_in_flight=4
+            self._take, shared=False, key=lambda _: next(numbers), max_batch=1000, max_in_flight=4, name="tokens"
         )
 
     async def __call__(self, client: str) -> Verdict:
