@@ -35,8 +35,8 @@ def test_the_end_is_announced_before_it_comes(announcing: Service) -> None:
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         # Each worker is told for itself: a new connection may be another one's.
-        for ask in (client.get, announcing.client.get):
-            wait_until(lambda ask=ask: ask("/health/ready").status_code == 503, seconds=1)
+        wait_until(lambda: client.get("/health/ready").status_code == 503, seconds=1)
+        wait_until(lambda: announcing.client.get("/health/ready").status_code == 503, seconds=1)
         assert 200 == client.get("/leaderboard").status_code
         assert 200 == client.get("/health/live").status_code
 
