@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -101,6 +102,9 @@ def _serve(settings: Settings) -> int:
         except LadderError as error:
             print(f"The schema could not be brought up to date: {str(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201
             return 1
+    # Python 3.14 would start workers from a server of its own; what is said below holds for those that are forked.
+    if sys.platform == "linux":
+        multiprocessing.set_start_method("fork", force=True)
     # Until a worker serves and listens to it, the announcement of the end is nothing to it.
     signal.signal(drain.TOLD, signal.SIG_IGN)
     # A worker is forked with its supervisor's handler, and the server loses a signal that comes before its
