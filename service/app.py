@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 from litestar import Litestar
 
-from service import metrics
+from service import metrics, tasks
 from service.api import docs, health, leaderboard, openapi, users
 from service.api import metrics as metrics_route
 from service.api.access import Cors, check_key
@@ -84,9 +84,7 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
     finally:
         await ladder.drain()
         await sampler.close()
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await tasks.end(background)
         await postgres.close()
         await answers.aclose()
         await feeding.aclose()

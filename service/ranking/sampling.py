@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service import metrics
+from service import metrics, tasks
 from service.errors import LadderError
 from service.model import Change, UserId, Version
 from service.ranking.drift import judge
@@ -81,9 +81,7 @@ class Sampler:
 
     async def close(self) -> None:
         """Give up what is open."""
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await tasks.end(self._open)
 
     async def _examine(self, user_id: UserId) -> None:
         try:

@@ -90,7 +90,7 @@ async def test_a_call_that_was_carried_out_is_not_made_again(scripts: Scripts, c
 def test_a_pipeline_is_packed_as_redis_py_would(url: str) -> None:
     """Byte by byte, whatever the transport: only the loop over the arguments is another."""
     connection = redis_store.connect(url).connection_pool.make_connection()
-    commands = [("SET", "key", b"\xff\x00", 12, 1.5), ("GET", ""), ("ECHO", "é" * 10_000)]
+    commands = [("SET", "key", b"\xff\x00", 12, 1.5), ("GET", ""), ("CONFIG GET", "save"), ("ECHO", "é" * 10_000)]
 
     assert b"".join(redis.asyncio.Connection().pack_commands(commands)) == b"".join(connection.pack_commands(commands))
 
