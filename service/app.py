@@ -57,17 +57,17 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
     postgres = Postgres(settings.database_url, history=history)
     answers, feeding = redis.connect(settings.redis_url), redis.connect_feed(settings.redis_url)
     tailer = Tailer(settings.database_url, Mirror(feeding), history=history)
-    ledger = Ledger(postgres)
+    ledger, mirror = Ledger(postgres), Mirror(answers)
     sampler = Sampler(
         ledger,
-        Mirror(answers),
+        mirror,
         Inspection(answers),
         source=lambda: tailer.believed,
         share=settings.check_sample,
     )
     ladder = Ladder(
         ledger,
-        Mirror(answers),
+        mirror,
         source=lambda: tailer.believed,
         cursor_key=settings.cursor_secret.encode() if settings.cursor_secret else None,
         served=sampler.saw,

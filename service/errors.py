@@ -1,5 +1,5 @@
 """
-Every error that a request or a start can end in, as one tree.
+Every error that a request can end in, as one tree.
 
     LadderError
     ├── Invalid                 the request is malformed; nothing was changed

@@ -24,7 +24,7 @@ USERNAME = re.compile(r"[A-Za-z0-9_.-]{3,32}\Z")
 RESERVED_IDS = frozenset({"search"})
 """Ids that would be hidden by a route of the same name."""
 
-Source = Literal["redis", "postgres", "histogram"]
+RankSource = Literal["redis", "postgres", "histogram"]
 """What a rank was computed from; `histogram` is a count of Postgres' that is up to two seconds old."""
 
 MirrorWrite = Literal["applied", "superseded", "pending"]

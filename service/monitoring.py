@@ -27,7 +27,7 @@ def reporter(dsn: str) -> Callable[[BaseException, Mapping[str, object]], None]:
     try:
         import sentry_sdk  # noqa: PLC0415  an extra: only who uses it needs it
     except ImportError:
-        message = "SENTRY_DSN is set, but the Sentry SDK is not installed: install ladder[sentry]."
+        message = "SENTRY_DSN is set, but the Sentry SDK is not installed: install sentry-sdk>=2,<3 beside the service."
         raise SettingsError(message) from None
     try:
         sentry_sdk.init(

@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     """The mirror: `redis://`, `rediss://` or `unix://`, Redis 7.0 or Valkey 7.2 or newer, the master."""
     host: str = "127.0.0.1"
-    """The address to listen on. Anything but loopback needs `api_keys` or `allow_anonymous_writes`."""
+    """The address to listen on. Anything but loopback needs `API_KEYS` or `ALLOW_ANONYMOUS_WRITES`."""
     port: int = 8080
     """The TCP port to listen on, 1..65535."""
     workers: int = msgspec.field(default_factory=cores)
@@ -59,7 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sentry_dsn: str | None = None
     """Where defects are told, an address that Sentry shows as DSN; needs the extra `sentry`. Nowhere by default."""
     drain_seconds: int = 1
-    """Seconds from SIGTERM, when `/health/ready` turns 503, until it stops listening, 0..60."""
+    """Seconds from SIGTERM, when `/health/ready` turns 503, until it stops listening, 0..60; less than whoever stops it waits."""
     max_in_flight: int = 1000
     """Requests that one process serves at a time, 1..100000; what comes on top is refused at once with 503."""
     cursor_secret: str | None = None

@@ -88,7 +88,10 @@ RESPONSE_HEADERS = {
         always=False,
     ),
     "X-Data-Stale": Header(
-        "The answer is more than two seconds old, for want of better.", "true", {"const": "true"}, always=False
+        "The answer is more than two seconds old, or may lack a write, for want of better.",
+        "true",
+        {"const": "true"},
+        always=False,
     ),
     "X-Mirror-Write": Header(
         "The mirror has the write, has a newer one, or will have it: then rank and position are null.",

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from service.model import Source, Standing, Token, User
+from service.model import RankSource, Standing, Token, User
 
 V = TypeVar("V")
 
@@ -42,7 +42,7 @@ class Answer(msgspec.Struct, Generic[V], frozen=True):
     """
 
     value: V
-    source: Source
+    source: RankSource
     lag_ms: int | None = None
     as_of: datetime | None = None
     stale: bool = False

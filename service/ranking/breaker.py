@@ -1,7 +1,7 @@
 """
 A circuit breaker: a store that keeps failing is left alone for a while, so that nobody waits for it.
 
-Pure decision logic over a clock that is passed in; it makes no call itself. It opens after several
+Decision logic over a clock that is passed in; it calls no store itself. It opens after several
 failures in a row, or when more than half of many recent calls failed. Open, it refuses at once; after
 a pause it lets one call through as a probe, whose outcome closes it or doubles the pause.
 """
@@ -35,7 +35,7 @@ class Breaker:
     Guards the calls of one process to one store.
 
     Args:
-        name: What is guarded, for the message of the refusal.
+        name: What is guarded, for the message of the refusal and the metric.
         changed: Called with the new state whenever it changes.
         clock: Seconds, never falling.
         jitter: A number between the two it is given.

@@ -1,8 +1,8 @@
 """
-What the mirror is fed from: Postgres read by id for a load, and by transaction for the tail.
+What the mirror is fed from: Postgres read by its file's pages for a load, and by transaction for the tail.
 
 Runs on a connection of its own, which also holds the advisory lock that makes this process the one
-that feeds. Losing the lock is harmless: every page is guarded by a token in Redis.
+that feeds. Losing the lock is harmless: every batch is guarded by a token in Redis.
 """
 
 from __future__ import annotations

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from service.model import NewRating, NewUser, UserId, Window
-    from service.store.history import NO_SOURCE
-from service.store.postgres import Pool, Postgres
+    from service.store.postgres import Pool, Postgres
 
 MANY = 3
 """Users from which on it is cheaper to count the board once by rating than each user's superiors."""

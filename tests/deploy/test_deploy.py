@@ -131,6 +131,9 @@ def test_the_cron_lines_are_five_times_a_user_and_a_command() -> None:
     lines = [line for line in (ROOT / "deploy/cron/ladder").read_text().splitlines() if re.match(r"[*0-9]", line)]
 
     assert 2 == len(lines)
+    # At the same minute one would find the other at work, and do nothing.
+    assert int(lines[1].split()[0]) % 15
+    assert all(line in (ROOT / "docs/operations.md").read_text() for line in lines)
     assert all(re.fullmatch(r"(?:[0-9*/]+\s+){5}ladder\s+set -a; .+", line) for line in lines)
 
 

@@ -56,7 +56,7 @@ class Proxy:
 
     def lead_to(self, upstream: str | tuple[str, int]) -> None:
         """Forward to another server from now on, and end what is open to this one."""
-        self._upstream = upstream
+        self.upstream = upstream
         self.reset()
 
     def reset(self) -> None:

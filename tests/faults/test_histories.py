@@ -77,8 +77,7 @@ async def door(primary: OwnPostgres) -> AsyncIterator[tuple[Proxy, str]]:
 
 def switch(door: tuple[Proxy, str], server: OwnPostgres) -> None:
     """Lead everyone to another server."""
-    door[0].upstream = server.socket
-    door[0].reset()
+    door[0].lead_to(server.socket)
 
 
 @pytest.fixture

@@ -184,26 +184,27 @@ SQL = frozenset({"postgres"})
 PENDING = frozenset({"write pending"})
 REFUSED = frozenset({"unavailable", "outcome-unknown"})
 STALE = frozenset({"stale redis"})
+SHAKEN = frozenset({"unavailable", "outcome-unknown", "read refused"})
 
 FAULTS = {
     "flushed": Fault(flushed, (SQL,)),
     "killed, empty": Fault(killed, (SQL, PENDING)),
-    "killed, old snapshot": Fault(set_back),
+    "killed, old snapshot": Fault(set_back, (SQL, PENDING)),
     "hung": Fault(hung(3), (SQL, PENDING)),
     "board deleted": Fault(by_hand("DEL", "{ladder}:board"), (SQL,)),
     "users deleted": Fault(by_hand("DEL", "{ladder}:users"), (SQL,)),
     "state deleted": Fault(by_hand("DEL", "{ladder}:state"), (SQL,)),
     "cached user deleted": Fault(forgotten),
-    "ghost": Fault(by_hand("ZADD", "{ladder}:board", 1500, "ghost~ghost")),
-    "1,000 users lost": Fault(by_hand("HDEL", "{ladder}:users", *(f"user{n}" for n in range(1, 1001)))),
+    "ghost": Fault(by_hand("ZADD", "{ladder}:board", 1500, "ghost~ghost"), (SQL,)),
+    "1,000 users lost": Fault(by_hand("HDEL", "{ladder}:users", *(f"user{n}" for n in range(1, 1001))), (SQL,)),
     "a member removed": Fault(by_hand("ZREM", "{ladder}:board", member("name-7", UserId("user7"))), (SQL,)),
     "maxmemory": Fault(full, (PENDING,)),
     "eviction": Fault(evicting, (SQL,)),
     "slow": Fault(slow),
     "black hole": Fault(black_hole, (SQL, PENDING)),
-    "failover to an older copy": Fault(failed_over),
-    "flapping between two masters": Fault(split),
-    "sessions ended": Fault(sessions_ended),
+    "failover to an older copy": Fault(failed_over, (SQL,)),
+    "flapping between two masters": Fault(split, (SQL,)),
+    "sessions ended": Fault(sessions_ended, (SHAKEN,)),
     "postgres stopped": Fault(postgres_stopped, (STALE, REFUSED)),
     "postgres hung": Fault(postgres_hung, (STALE, REFUSED)),
 }
