@@ -13,7 +13,7 @@ import itertools
 import math
 import time
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -21,9 +21,9 @@ from service.errors import LadderError
 from service.ranking.coalesce import Coalescer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from service.store.buckets import Grant
+    from service.store.buckets import Buckets
 
 AHEAD_SECONDS = 0.1
 """How long tokens that were taken ahead may be spent."""
@@ -33,16 +33,6 @@ OWN_BUCKETS = 10_000
 """Clients that a process keeps buckets of while Redis is away; the one that asked longest ago is forgotten."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Buckets(Protocol):
-    """What is asked of the shared buckets; see `store.buckets`."""
-
-    async def take(self, asked: Mapping[str, int], *, spare: int = 0) -> Mapping[str, Grant]:
-        """Give tokens, or raise `Unavailable`."""
-
-    async def close(self) -> None:
-        """Hang up."""
 
 
 class Verdict(NamedTuple):

@@ -38,6 +38,7 @@ CONNECT_SECONDS = 2
 ACQUIRE_SECONDS = 1.0
 FALLBACK_ACQUIRE_SECONDS = 0.1
 FALLBACK_CONNECTIONS = 4
+READ_CONNECTIONS = 4
 ANSWER_SECONDS = 6.0
 """How long a statement may take, longer than the server's own limit: a server that hangs keeps none."""
 UNIDENTIFIED = (
@@ -82,12 +83,11 @@ class Postgres:
         *,
         history: History | None = None,
         write_connections: int = 4,
-        read_connections: int = 4,
     ) -> None:
         self.database_url = database_url
         self._history = history or History()
         self.writes = _pool(database_url, "writes", write_connections, check=self._check_writing)
-        self.reads = _pool(database_url, "reads", read_connections)
+        self.reads = _pool(database_url, "reads", READ_CONNECTIONS)
         self.fallback = _pool(
             database_url,
             "fallback",

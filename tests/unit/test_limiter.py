@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 from service.errors import Unavailable
 from service.limiter import AHEAD_SECONDS, AWAY_SECONDS, OWN_BUCKETS, Limiter
-from service.store.buckets import Grant
+from service.store.buckets import Buckets, Grant
 
 
-class FakeBuckets:
+class FakeBuckets(Buckets):
     """Buckets that never fill, and can be away."""
 
-    def __init__(self, burst: int) -> None:
+    def __init__(self, burst: int) -> None:  # no client: it asks nobody
         self.burst = burst
         self.left: dict[str, int] = {}
         self.calls: list[tuple[dict[str, int], int]] = []
