@@ -12,6 +12,12 @@ class Reference:
         self.users: dict[str, Row] = {}
         self.floor = floor
 
+    def copy(self) -> Reference:
+        """Return it as it is now, to fall back to."""
+        copied = Reference(self.floor)
+        copied.users = dict(self.users)
+        return copied
+
     def write(self, row: Row, *, bypass: bool = False) -> str:
         """Take a row over if it is news; tell what became of it."""
         held = self.users.get(row.id)

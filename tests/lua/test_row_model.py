@@ -1,10 +1,12 @@
-"""The board after any sequence of puts, pages and beginnings, compared with a dict."""
+"""The board after any sequence of puts, pages, beginnings and mishaps of Redis, compared with a dict."""
 
 from __future__ import annotations
 
 from itertools import chain
+from typing import NamedTuple
 
 import pytest
+import redis
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -18,7 +20,7 @@ from hypothesis.stateful import (
 
 from service.order import encode
 
-from .calls import Row, Scripts, rows_of
+from .calls import BOARD_USERS_STATE, KEYS, Row, Scripts, rows_of
 from .reference import Reference
 
 USERS = 6
@@ -30,6 +32,15 @@ NAMES = [
 BATCHES = st.lists(st.integers(0, 10_000), min_size=1, max_size=4)
 
 
+class Moment(NamedTuple):
+    """Redis as it was, and what is known of it."""
+
+    dumps: dict[str, bytes]
+    reference: Reference
+    epoch: str
+    readable: bool
+
+
 class Board(RuleBasedStateMachine):
     """
     Commits happen first, each a version of a user; puts and pages carry any of them over at any time.
@@ -39,12 +50,15 @@ class Board(RuleBasedStateMachine):
     """
 
     scripts: Scripts
+    raw: redis.Redis  # one that does not decode replies: a dump is no text
 
     def __init__(self) -> None:
         super().__init__()
         self.commits: list[Row] = []
         self.epochs = 0
+        self.epoch = ""
         self.readable = False
+        self.kept: Moment | None = None
 
     @initialize(loaded=BATCHES)
     def load(self, loaded: list[int]) -> None:
@@ -62,7 +76,9 @@ class Board(RuleBasedStateMachine):
         seen, self.epochs = self.scripts.state("epoch"), self.epochs + 1
         floor = len(self.commits)
 
-        assert ["ok"] == self.scripts.begin(seen=seen, epoch=str(self.epochs), floor=floor)
+        self.epoch = str(self.epochs)
+
+        assert ["ok"] == self.scripts.begin(seen=seen, epoch=self.epoch, token=f"begun-{self.epoch}", floor=floor)
 
         self.reference, self.readable = Reference(floor), False
 
@@ -100,11 +116,69 @@ class Board(RuleBasedStateMachine):
         news = [self.reference.write(row, bypass=True) for row in rows].count("applied")
         applied = self.scripts.now_ms() if ready else ""
 
-        assert ["ok", news] == self.scripts.apply(
-            *rows, epoch=str(self.epochs), applied=applied, ready="1" if ready else ""
-        )
+        assert ["ok", news] == self.scripts.apply(*rows, epoch=self.epoch, applied=applied, ready="1" if ready else "")
 
         self.readable = self.readable or ready
+
+    def dumps(self) -> dict[str, bytes]:
+        """Every key of the board as Redis would write it to disk."""
+        dumped = {key: self.raw.dump(key) for key in BOARD_USERS_STATE}
+        return {key: dump for key, dump in dumped.items() if isinstance(dump, bytes)}
+
+    def restore(self, dumps: dict[str, bytes]) -> None:
+        """Make these keys, and no others, the board."""
+        self.raw.delete(*BOARD_USERS_STATE)
+        for key, dump in dumps.items():
+            self.raw.restore(key, 0, dump)
+
+    @rule()
+    def keep(self) -> None:
+        """Redis writes itself to disk, or a replica stops to follow."""
+        self.kept = Moment(self.dumps(), self.reference.copy(), self.epoch, self.readable)
+
+    @precondition(lambda self: self.kept)
+    @rule(numbers=BATCHES)
+    def fall_back(self, numbers: list[int]) -> None:
+        """Redis is what it was: who feeds it as it was a moment ago is refused, unless nothing was fed since."""
+        assert self.kept is not None
+        epoch, token = self.epoch, self.scripts.state("tok")
+        self.restore(self.kept.dumps)
+        self.reference, self.epoch, self.readable = self.kept.reference.copy(), self.kept.epoch, self.kept.readable
+
+        if epoch != self.epoch:
+            assert ["epoch"] == self.scripts.apply(*self.chosen(numbers), epoch=epoch, token=token)
+        elif token != self.scripts.state("tok"):
+            assert ["token"] == self.scripts.apply(*self.chosen(numbers), epoch=epoch, token=token)
+
+    @rule(numbers=BATCHES)
+    def flush(self, numbers: list[int]) -> None:
+        """Redis forgets everything: nothing is read or written until the board starts anew."""
+        self.scripts.client.flushdb()
+        rows = self.chosen(numbers)
+
+        assert ["noepoch"] == self.scripts.put(*rows)
+        assert ["epoch"] == self.scripts.apply(*rows, epoch=self.epoch, token="")
+        assert ["notready"] == self.scripts.rank(rows[0].id)
+        assert not self.raw.exists(*BOARD_USERS_STATE)
+
+        self.begin()
+
+    @rule(key=st.sampled_from(BOARD_USERS_STATE))
+    def evict(self, key: str) -> None:
+        """One key is lost and comes back: no rank meanwhile, unless of nobody."""
+        dumps = self.dumps()
+        self.raw.delete(key)
+        ids = [f"user{user}" for user in range(USERS)]
+        status, *told = self.scripts.rank(*ids)
+
+        if key == KEYS.users and self.readable:
+            assert ("ok", [("", "", "", "")] * USERS) == (status, told[2:])
+        elif key == KEYS.state or self.reference.board():
+            assert "notready" == status
+            assert ["notready"] == self.scripts.slice_at(1, 0)
+            assert ["notready"] == self.scripts.slice_after(1, 1500, "aaa")
+
+        self.restore(dumps)
 
     @invariant()
     def everything_is_as_in_the_reference(self) -> None:
@@ -154,12 +228,13 @@ class Board(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(600)  # when it fails, the history is made as short as it can be
-@pytest.mark.parametrize("examples", [300, pytest.param(2000, marks=pytest.mark.slow)])
-def test_the_board_is_the_reference_after_any_history(scripts: Scripts, examples: int) -> None:
+@pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_the_board_is_the_reference_after_any_history(scripts: Scripts, redis_url: str, examples: int) -> None:
     """Put, late put, page, delete, rename, begin anew: the version decides and nothing else."""
     # Without the phase that explains a failure: it traces every line, and takes minutes over a socket.
     phases = [phase for phase in Phase if phase is not Phase.explain]
-    run_state_machine_as_test(
-        type("OverThisRedis", (Board,), {"scripts": scripts}),
-        settings=settings(max_examples=examples, stateful_step_count=30, deadline=None, phases=phases),
-    )
+    with redis.Redis.from_url(redis_url, protocol=2) as raw:
+        run_state_machine_as_test(
+            type("OverThisRedis", (Board,), {"scripts": scripts, "raw": raw}),
+            settings=settings(max_examples=examples, stateful_step_count=30, deadline=None, phases=phases),
+        )
