@@ -1,0 +1,7 @@
+"""Defects made on purpose, one at a time, each of which some test must notice."""
+
+from __future__ import annotations
+
+from . import mirroring, scripts, serving
+
+MUTATIONS = (*scripts.MUTATIONS, *mirroring.MUTATIONS, *serving.MUTATIONS)

@@ -1,0 +1,238 @@
+"""Mutations of the atomic steps."""
+
+from __future__ import annotations
+
+from .mutation import Mutation
+
+PUT, APPLY, RANK, SLICES = (f"tests/lua/test_{name}.py" for name in ("put", "apply", "rank", "slices"))
+
+MUTATIONS = (
+    Mutation(
+        "an equal version is written again",
+        "lua/include/rows.lua",
+        '    elseif held_version == tonumber(version) then\n        return "same"\n    end\n',
+        "    end\n",
+        (f"{PUT}::test_the_same_version_again_changes_nothing_and_tells_the_same_rank",),
+    ),
+    Mutation(
+        "an older version is written",
+        "lua/include/rows.lua",
+        'return held_version > tonumber(version) and "newer" or "applied", held_encoded',
+        'return "applied", held_encoded',
+        (f"{PUT}::test_an_older_version_changes_nothing",),
+    ),
+    Mutation(
+        "a deleted user leaves no tombstone",
+        "lua/include/rows.lua",
+        '                known[size + 1], known[size + 2] = ids[index], version .. "|" .. encoded\n',
+        '                if score == "-" then\n'
+        '                    redis.call("HDEL", users_key, ids[index])\n'
+        "                else\n"
+        '                    known[size + 1], known[size + 2] = ids[index], version .. "|" .. encoded\n'
+        "                end\n",
+        (f"{PUT}::test_a_put_that_is_late_for_a_deletion_revives_nobody",),
+    ),
+    Mutation(
+        "the floor is ignored",
+        "lua/include/rows.lua",
+        'tonumber(version) <= floor and "floor" or "applied"',
+        '"applied"',
+        (f"{PUT}::test_an_unknown_user_at_or_below_the_floor_is_refused",),
+    ),
+    Mutation(
+        "the floor lets its own version through",
+        "lua/include/rows.lua",
+        "tonumber(version) <= floor",
+        "tonumber(version) < floor",
+        (f"{PUT}::test_an_unknown_user_at_or_below_the_floor_is_refused",),
+    ),
+    Mutation(
+        "a rename leaves the old member",
+        "lua/include/rows.lua",
+        'grown = grown - redis.call("ZREM", board_key, unpack(gone))',
+        "grown = grown - 0",
+        (f"{PUT}::test_a_renamed_user_is_on_the_board_once",),
+    ),
+    Mutation(
+        "a new member is not counted",
+        "lua/include/rows.lua",
+        'grown = grown + redis.call("ZADD", board_key, unpack(placed))',
+        'redis.call("ZADD", board_key, unpack(placed))',
+        (f"{APPLY}::test_a_batch_puts_its_rows_on_the_board",),
+    ),
+    Mutation(
+        "a removed member is still counted",
+        "lua/include/rows.lua",
+        'grown = grown - redis.call("ZREM", board_key, unpack(gone))',
+        'redis.call("ZREM", board_key, unpack(gone))',
+        (f"{APPLY}::test_a_batch_deletes_and_renames",),
+    ),
+    Mutation(
+        "a user who comes twice is decided once",
+        "lua/include/rows.lua",
+        "while last <= #ARGV and not met[ARGV[last]] do",
+        "while last <= #ARGV do",
+        (f"{APPLY}::test_a_user_who_comes_twice_is_written_as_if_row_by_row",),
+    ),
+    Mutation(
+        "a repair ignores the wanted version",
+        "lua/include/rows.lua",
+        'return held_version == tonumber(want) and "applied" or "raced", held_encoded',
+        'return "applied", held_encoded',
+        ("tests/lua/test_fix.py::test_the_wanted_version_decides",),
+    ),
+    Mutation(
+        "a repair wants nothing",
+        "lua/fix.lua",
+        "write_rows(board_key, users_key, state_key, 2, 5, true, true)",
+        "write_rows(board_key, users_key, state_key, 2, 5, false, true)",
+        ("tests/lua/test_fix.py::test_the_wanted_version_decides",),
+    ),
+    Mutation(
+        "a repair stops at the floor",
+        "lua/fix.lua",
+        "write_rows(board_key, users_key, state_key, 2, 5, true, true)",
+        "write_rows(board_key, users_key, state_key, 2, 5, true, false)",
+        ("tests/lua/test_fix.py::test_the_wanted_version_decides",),
+    ),
+    Mutation(
+        "the token is not compared",
+        "lua/apply.lua",
+        'elseif identity[2] ~= token then\n    return { "token" }\nend',
+        "end",
+        (f"{APPLY}::test_a_batch_behind_a_lost_one_is_refused",),
+    ),
+    Mutation(
+        "the token does not move",
+        "lua/apply.lua",
+        'redis.call("HSET", state_key, "tok", next_token)\n',
+        "",
+        (f"{APPLY}::test_a_batch_that_is_repeated_is_refused",),
+    ),
+    Mutation(
+        "the epoch of a batch is not compared",
+        "lua/apply.lua",
+        'if identity[1] ~= epoch then\n    return { "epoch" }\nelseif',
+        "if",
+        (f"{APPLY}::test_a_batch_for_a_board_that_began_anew_is_refused",),
+    ),
+    Mutation(
+        "any board may be begun anew",
+        "lua/begin.lua",
+        'if ((is_hash and redis.call("HGET", state_key, "epoch")) or "") ~= seen then\n    return { "epoch" }\nend\n',
+        "",
+        ("tests/lua/test_begin.py::test_whoever_saw_another_board_wipes_nothing",),
+    ),
+    Mutation(
+        "a lost member goes unnoticed",
+        "lua/include/ready.lua",
+        ' or size ~= tonumber(state[3] or "")',
+        "",
+        (f"{RANK}::test_a_board_that_lost_or_gained_a_member_ranks_nobody",),
+    ),
+    Mutation(
+        "a loading board is read",
+        "lua/include/ready.lua",
+        'if state[1] ~= "1" or size',
+        "if size",
+        (f"{RANK}::test_a_loading_board_ranks_nobody",),
+    ),
+    Mutation(
+        "a board of another history is read",
+        "lua/include/ready.lua",
+        'elseif source ~= "" and state[2] ~= source then\n        return "source"\n',
+        "",
+        (f"{RANK}::test_a_board_of_another_history_ranks_nobody",),
+    ),
+    Mutation(
+        "a write of another history is taken",
+        "lua/put.lua",
+        'elseif source ~= "" and identity[2] ~= source then\n    return { "source" }\n',
+        "",
+        (f"{PUT}::test_a_write_of_another_history_is_refused",),
+    ),
+    Mutation(
+        "equals count as higher",
+        "lua/rank.lua",
+        'redis.call("ZCOUNT", board_key, "(" .. score, "+inf") + 1',
+        'redis.call("ZCOUNT", board_key, score, "+inf")',
+        (f"{RANK}::test_ties_share_a_rank_and_stand_by_name",),
+    ),
+    Mutation(
+        "the user counts as above themselves",
+        "lua/put.lua",
+        "return higher + ((own_score and tonumber(own_score) > tonumber(score)) and 0 or 1)",
+        "return higher + 1",
+        (f"{PUT}::test_the_rank_before_does_not_count_the_user",),
+    ),
+    Mutation(
+        "a page begins with the cursor's own row",
+        "lua/include/above.lua",
+        "    return #member >= #point\n",
+        "    return false\n",
+        (f"{SLICES}::test_rows_after_every_row",),
+    ),
+    Mutation(
+        "names are compared by the server's locale",
+        "lua/include/above.lua",
+        'if precedes(redis.call("ZREVRANGE", board_key, middle, middle)[1], encoded) then',
+        'if redis.call("ZREVRANGE", board_key, middle, middle)[1] >= encoded .. "~" then',
+        ("tests/lua/test_byte_order.py",),
+    ),
+    Mutation(
+        "letters are compared by the server's locale",
+        "lua/include/above.lua",
+        "local mine, theirs = string.byte(member, index), string.byte(point, index)",
+        "local mine, theirs = string.sub(member, index, index), string.sub(point, index, index)",
+        ("tests/lua/test_byte_order.py",),
+    ),
+    Mutation(
+        "a page may be from before the reader's write",
+        "lua/slice_at.lua",
+        'elseif behind then\n    return { "behind" }\n',
+        "",
+        (f"{SLICES}::test_a_page_has_the_writes_that_it_must_show",),
+    ),
+    Mutation(
+        "a later page may be from before the reader's write",
+        "lua/slice_after.lua",
+        'elseif behind then\n    return { "behind" }\n',
+        "",
+        (f"{SLICES}::test_a_page_has_the_writes_that_it_must_show",),
+    ),
+    Mutation(
+        "a write has not reached the board that shows it",
+        "lua/include/reached.lua",
+        "held_version >= version",
+        "held_version > version",
+        (f"{SLICES}::test_a_page_has_the_writes_that_it_must_show",),
+    ),
+    Mutation(
+        "suspects are ghosts unseen",
+        "lua/ghosts.lua",
+        'if not held or string.match(held, "|(.*)$") ~= encoded or encoded == "" then',
+        "if true then",
+        ("tests/lua/test_ghosts.py::test_the_user_decides",),
+    ),
+    Mutation(
+        "the size is set right whatever happened",
+        "lua/resync.lua",
+        'if (tonumber(state[2]) or 0) - size ~= tonumber(miscount) then\n    return { "moved" }\nend\n',
+        "",
+        ("tests/lua/test_resync.py::test_a_loss_since_is_not_hidden",),
+    ),
+    Mutation(
+        "an older object replaces a newer one",
+        "lua/store_object.lua",
+        'if held and tonumber(held) > tonumber(version) then\n    return { "newer" }\nend\n',
+        "",
+        ("tests/lua/test_store_object.py::test_an_older_object_replaces_nothing",),
+    ),
+    Mutation(
+        "tokens are given and not taken",
+        "lua/take.lua",
+        'redis.call("SET", bucket_key,',
+        'redis.call("GET", bucket_key) -- (',
+        ("tests/lua/test_take.py::test_a_full_bucket_is_nothing_and_gives_its_burst",),
+    ),
+)
