@@ -113,6 +113,11 @@ class Scripts:
         reply = self.call(lua.PUT, BOARD_USERS_STATE, source, *fields)
         return [reply[0], *zip(*[iter(reply[2:])] * 4, strict=True)]
 
+    def fix(self, *rows: tuple[Row, int | str], epoch: str = "epoch") -> list[Any]:
+        """Repair users; each row with the version that it wants."""
+        fields = (field for row, want in rows for field in (*row.fields(), want))
+        return self.call(lua.FIX, BOARD_USERS_STATE, epoch, *fields)
+
     def rank(self, *ids: str, source: str = SOURCE) -> list[Any]:
         """Look users up; returns status, size and lag, then (version, rating, rank, position) per id."""
         reply = self.call(lua.RANK, BOARD_USERS_STATE, source, *ids)

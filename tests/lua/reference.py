@@ -28,6 +28,16 @@ class Reference:
         self.users[row.id] = row
         return "applied"
 
+    def fix(self, row: Row, want: int | str) -> str:
+        """Put a row in place of the wanted version, of any older one if that is ""; tell what became of it."""
+        if want == "":
+            return self.write(row, bypass=True)
+        held = self.users.get(row.id)
+        if held is None or held.version != want:
+            return "raced"
+        self.users[row.id] = row
+        return "applied"
+
     def board(self) -> list[tuple[str, str, int]]:
         """Return (name, id, rating) in the board's order."""
         order = sorted((-row.rating, row.name, row.id) for row in self.users.values() if row.rating is not None)

@@ -17,12 +17,6 @@ BERT = Row("b", 12, 1600, "bert")
 GOOD = ("a", "11", "1500", encode("anna"), "")
 
 
-def fix(scripts: Scripts, *rows: tuple[Row, int | str], epoch: str = "epoch") -> list[Any]:
-    """Repair users; each row with the version that it wants."""
-    fields = (field for row, want in rows for field in (*row.fields(), want))
-    return scripts.call(lua.FIX, BOARD_USERS_STATE, epoch, *fields)
-
-
 @pytest.mark.parametrize(
     ("row", "want", "outcome"),
     [
@@ -48,7 +42,7 @@ def test_the_wanted_version_decides(scripts: Scripts, row: Row, want: int | str,
     scripts.client.hset(KEYS.users, mapping={"odd": "odd", "long": "9" * 16 + "|x"})
     before = scripts.contents()
 
-    assert ["ok", outcome] == fix(scripts, (row, want))
+    assert ["ok", outcome] == scripts.fix((row, want))
 
     after = scripts.contents()
     if outcome != "applied":
@@ -66,7 +60,7 @@ def test_a_lost_place_is_given_back_without_hiding_the_loss(scripts: Scripts) ->
     scripts.start(ANNA, BERT)
     scripts.remove_by_hand(ANNA)
 
-    assert ["ok", "applied"] == fix(scripts, (ANNA, 11))
+    assert ["ok", "applied"] == scripts.fix((ANNA, 11))
     assert 2 == len(scripts.contents().board)
     assert "3" == scripts.state("n")
 
@@ -74,8 +68,8 @@ def test_a_lost_place_is_given_back_without_hiding_the_loss(scripts: Scripts) ->
 def test_every_row_has_its_own_outcome(scripts: Scripts) -> None:
     scripts.start(ANNA, BERT)
 
-    assert ["ok", "applied", "raced", "same"] == fix(
-        scripts, (Row("a", 11, 1400, "anna"), 11), (Row("b", 12), 11), (BERT, "")
+    assert ["ok", "applied", "raced", "same"] == scripts.fix(
+        (Row("a", 11, 1400, "anna"), 11), (Row("b", 12), 11), (BERT, "")
     )
 
 
@@ -83,11 +77,11 @@ def test_every_row_has_its_own_outcome(scripts: Scripts) -> None:
 def test_another_board_is_left_alone(scripts: Scripts, epoch: str) -> None:
     """What was decided on one board is not done to the next."""
     with scripts.unchanged():
-        assert ["epoch"] == fix(scripts, (ANNA, ""), epoch=epoch)
+        assert ["epoch"] == scripts.fix((ANNA, ""), epoch=epoch)
     scripts.start(ANNA)
 
     with scripts.unchanged():
-        assert ["epoch"] == fix(scripts, (Row("a", 11), 11), epoch=epoch)
+        assert ["epoch"] == scripts.fix((Row("a", 11), 11), epoch=epoch)
 
 
 @pytest.mark.parametrize(

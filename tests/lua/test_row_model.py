@@ -1,4 +1,9 @@
-"""The board after any sequence of puts, pages, beginnings and mishaps of Redis, compared with a dict."""
+"""
+What the board tells after any sequence of writes, mishaps and repairs, compared with a dict.
+
+A repair is made of the product's own steps: peek at Redis, read Postgres, judge, fix, remove ghosts, set the size
+right; with damage before it, and writes in between.
+"""
 
 from __future__ import annotations
 
@@ -9,190 +14,42 @@ import pytest
 import redis
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
+from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
+
+from service.model import Change, UserId, Version
+from service.order import encode, member
+from service.ranking.drift import judge
+from service.store import lua
+from service.store.inspection import Entry
+
+from .board_machine import BATCHES, IDS, NAMES, RATINGS, USERS, BoardMachine
+from .calls import BOARD_STATE, BOARD_USERS_STATE, KEYS, Row, Scripts, rows_of
+
+PAGE = 2
+COMMITS = st.lists(st.tuples(st.integers(0, USERS - 1), st.integers(0, 3), RATINGS | st.none()), max_size=2)
+USER_SETS = st.sets(st.sampled_from(IDS), max_size=2)
+
+
+class Damage(NamedTuple):
+    """What somebody does by hand: members and users' fields lost, members moved, members that are nobody's."""
+
+    lost: set[str]
+    forgotten: set[str]
+    moved: set[str]
+    strangers: set[str]
+
+
+DAMAGES = st.builds(
+    Damage, USER_SETS, USER_SETS, USER_SETS, st.sets(st.sampled_from(["aaa~user0", "~user1", "no-id", "b~nobody"]))
 )
 
-from service.order import encode
 
-from .calls import BOARD_USERS_STATE, KEYS, Row, Scripts, rows_of
-from .reference import Reference
-
-USERS = 6
-RATINGS = st.sampled_from([1499, 1500, 1501])
-# Every name is one user's, begins with some and is the beginning of others, of the same user and of others.
-NAMES = [
-    ["a" * length, "a" * (length + USERS), "a" * length + "-", "a" * length + "z"] for length in range(3, 3 + USERS)
-]
-BATCHES = st.lists(st.integers(0, 10_000), min_size=1, max_size=4)
-
-
-class Moment(NamedTuple):
-    """Redis as it was, and what is known of it."""
-
-    dumps: dict[str, bytes]
-    reference: Reference
-    epoch: str
-    readable: bool
-
-
-class Board(RuleBasedStateMachine):
-    """
-    Commits happen first, each a version of a user; puts and pages carry any of them over at any time.
-
-    So a put may be late, early, repeated or never come; what a deletion or another beginning makes of it
-    is the reference's to say.
-    """
-
-    scripts: Scripts
-    raw: redis.Redis  # one that does not decode replies: a dump is no text
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.commits: list[Row] = []
-        self.epochs = 0
-        self.epoch = ""
-        self.readable = False
-        self.kept: Moment | None = None
-
-    @initialize(loaded=BATCHES)
-    def load(self, loaded: list[int]) -> None:
-        """Every run starts with an empty Redis, and a board that some users have been loaded to."""
-        self.scripts.client.flushdb()
-        self.begin()
-        for user in range(USERS):
-            self.commit(user, 0, 1500)
-        self.apply(loaded, ready=True)
-
-    @precondition(lambda self: len(self.commits) > 10 * self.epochs)
-    @rule()
-    def begin(self) -> None:
-        """The board starts anew; all versions given out so far are at or below its floor."""
-        seen, self.epochs = self.scripts.state("epoch"), self.epochs + 1
-        floor = len(self.commits)
-
-        self.epoch = str(self.epochs)
-
-        assert ["ok"] == self.scripts.begin(seen=seen, epoch=self.epoch, token=f"begun-{self.epoch}", floor=floor)
-
-        self.reference, self.readable = Reference(floor), False
-
-    @rule(user=st.integers(0, USERS - 1), name=st.integers(0, 3), rating=RATINGS | st.none())
-    def commit(self, user: int, name: int, rating: int | None) -> None:
-        """Postgres gives a user a rating and a name, or deletes them; the mirror is not told yet."""
-        spelled = NAMES[user][name] if rating is not None else ""
-        self.commits.append(Row(f"user{user}", len(self.commits) + 1, rating, spelled))
-
-    def chosen(self, numbers: list[int]) -> list[Row]:
-        """Commits of different users, in any order."""
-        picked = (self.commits[-1 - number % len(self.commits)] for number in numbers)
-        return list({row.id: row for row in picked}.values())
-
-    @precondition(lambda self: self.commits)
-    @rule(numbers=BATCHES, before=RATINGS | st.none())
-    def put(self, numbers: list[int], before: int | None) -> None:
-        """Commits are put: outcomes, ranks before and ranks after are the reference's."""
-        rows = self.chosen(numbers)
-        ranks_before = ["" if before is None else self.reference.place(before, "", besides=row.id)[0] for row in rows]
-        outcomes = [self.reference.write(row) for row in rows]
-        expected = []
-        for row, outcome, rank_before in zip(rows, outcomes, ranks_before, strict=True):
-            told = row.rating is not None and outcome != "floor" and self.readable
-            place = self.reference.place(row.rating or 0, row.name, besides=row.id) if told else ("", "")
-            expected.append((outcome, *place, rank_before if self.readable else ""))
-
-        assert ["ok", *expected] == self.scripts.put(*(row._replace(before=before) for row in rows))
-
-    @precondition(lambda self: self.commits)
-    @rule(numbers=BATCHES, ready=st.booleans())
-    def apply(self, numbers: list[int], ready: bool) -> None:
-        """Commits, some of them of one user, come in a page, past the floor, and perhaps make the board readable."""
-        rows = [self.commits[-1 - number % len(self.commits)] for number in numbers]
-        news = [self.reference.write(row, bypass=True) for row in rows].count("applied")
-        applied = self.scripts.now_ms() if ready else ""
-
-        assert ["ok", news] == self.scripts.apply(*rows, epoch=self.epoch, applied=applied, ready="1" if ready else "")
-
-        self.readable = self.readable or ready
-
-    def dumps(self) -> dict[str, bytes]:
-        """Every key of the board as Redis would write it to disk."""
-        dumped = {key: self.raw.dump(key) for key in BOARD_USERS_STATE}
-        return {key: dump for key, dump in dumped.items() if isinstance(dump, bytes)}
-
-    def restore(self, dumps: dict[str, bytes]) -> None:
-        """Make these keys, and no others, the board."""
-        self.raw.delete(*BOARD_USERS_STATE)
-        for key, dump in dumps.items():
-            self.raw.restore(key, 0, dump)
-
-    @rule()
-    def keep(self) -> None:
-        """Redis writes itself to disk, or a replica stops to follow."""
-        self.kept = Moment(self.dumps(), self.reference.copy(), self.epoch, self.readable)
-
-    @precondition(lambda self: self.kept)
-    @rule(numbers=BATCHES)
-    def fall_back(self, numbers: list[int]) -> None:
-        """Redis is what it was: who feeds it as it was a moment ago is refused, unless nothing was fed since."""
-        assert self.kept is not None
-        epoch, token = self.epoch, self.scripts.state("tok")
-        self.restore(self.kept.dumps)
-        self.reference, self.epoch, self.readable = self.kept.reference.copy(), self.kept.epoch, self.kept.readable
-
-        if epoch != self.epoch:
-            assert ["epoch"] == self.scripts.apply(*self.chosen(numbers), epoch=epoch, token=token)
-        elif token != self.scripts.state("tok"):
-            assert ["token"] == self.scripts.apply(*self.chosen(numbers), epoch=epoch, token=token)
-
-    @rule(numbers=BATCHES)
-    def flush(self, numbers: list[int]) -> None:
-        """Redis forgets everything: nothing is read or written until the board starts anew."""
-        self.scripts.client.flushdb()
-        rows = self.chosen(numbers)
-
-        assert ["noepoch"] == self.scripts.put(*rows)
-        assert ["epoch"] == self.scripts.apply(*rows, epoch=self.epoch, token="")
-        assert ["notready"] == self.scripts.rank(rows[0].id)
-        assert not self.raw.exists(*BOARD_USERS_STATE)
-
-        self.begin()
-
-    @rule(key=st.sampled_from(BOARD_USERS_STATE))
-    def evict(self, key: str) -> None:
-        """One key is lost and comes back: no rank meanwhile, unless of nobody."""
-        dumps = self.dumps()
-        self.raw.delete(key)
-        ids = [f"user{user}" for user in range(USERS)]
-        status, *told = self.scripts.rank(*ids)
-
-        if key == KEYS.users and self.readable:
-            assert ("ok", [("", "", "", "")] * USERS) == (status, told[2:])
-        elif key == KEYS.state or self.reference.board():
-            assert "notready" == status
-            assert ["notready"] == self.scripts.slice_at(1, 0)
-            assert ["notready"] == self.scripts.slice_after(1, 1500, "aaa")
-
-        self.restore(dumps)
-
-    @invariant()
-    def everything_is_as_in_the_reference(self) -> None:
-        """The order of the board, the fence of each user, tombstones included, and the expected size."""
-        found, users = self.scripts.contents(), self.reference.users
-
-        assert self.reference.board() == found.board
-        assert {user_id: f"{row.version}|{encode(row.name)}" for user_id, row in users.items()} == found.users
-        assert str(len(found.board)) == found.state["n"]
+class Board(BoardMachine):
+    """Reads after every step, and repairs."""
 
     @invariant()
     def everybody_is_ranked_as_in_the_reference(self) -> None:
         """Ranks and positions of all ids, those who are not on the board included."""
-        ids = [f"user{user}" for user in range(USERS)]
         places = {
             user_id: (
                 str(self.reference.users[user_id].version),
@@ -201,36 +58,130 @@ class Board(RuleBasedStateMachine):
             )
             for name, user_id, rating in self.reference.board()
         }
-        reply = self.scripts.rank(*ids)
+        reply = self.scripts.rank(*IDS)
 
         if self.readable:
             assert ["ok", len(places)] == reply[:2]
-            assert [places.get(user_id, ("", "", "", "")) for user_id in ids] == reply[3:]
+            assert [places.get(user_id, ("", "", "", "")) for user_id in IDS] == reply[3:]
         else:
             assert ["notready"] == reply
 
+    @invariant()
+    def pages_are_those_of_the_reference(self) -> None:
+        """From the beginning to the end, by a number of rows and by the row before: the same pages."""
+        if not self.readable:
+            assert ["notready"] == self.scripts.slice_at(PAGE, 0)
+            return
+        board = self.reference.board()
+        for offset in range(0, len(board), PAGE):
+            rest = board[offset:]
+            rank = self.reference.place(rest[0][2], "", besides="")[0]
+            pages = [self.scripts.slice_at(PAGE, offset)]
+            if offset:
+                name, _, rating = board[offset - 1]
+                pages.append(self.scripts.slice_after(PAGE, rating, name))
+            for page in pages:
+                assert (len(board), offset, rank - 1) == (page[1], page[3], page[4])
+                assert rest[:PAGE] == rows_of(page)
+        assert [] == rows_of(self.scripts.slice_at(PAGE, len(board)))
+
     @precondition(lambda self: self.readable)
-    @rule(
-        limit=st.integers(1, 3), offset=st.integers(0, USERS), rating=RATINGS, name=st.sampled_from(list(chain(*NAMES)))
-    )
-    def slices(self, limit: int, offset: int, rating: int, name: str) -> None:
-        """Slices after any number of rows and after any point, whoever stood there or not."""
+    @rule(rating=RATINGS, name=st.sampled_from(list(chain(*NAMES))))
+    def page_after_a_point(self, rating: int, name: str) -> None:
+        """Whoever stood there or not."""
         board = self.reference.board()
         behind = [row for row in board if (-row[2], row[0]) > (-rating, name)]
+        page = self.scripts.slice_after(PAGE, rating, name)
 
-        for reply, rest in (
-            (self.scripts.slice_at(limit, offset), board[offset:]),
-            (self.scripts.slice_after(limit, rating, name), behind),
-        ):
-            assert rest[:limit] == rows_of(reply)
-            assert (self.reference.place(rest[0][2], "", besides="")[0] - 1 if rest else 0) == reply[4]
-        assert len(board) - len(behind) == reply[3]
+        assert behind[:PAGE] == rows_of(page)
+        assert len(board) - len(behind) == page[3]
+
+    @precondition(lambda self: self.readable)
+    @rule(damage=DAMAGES, written=COMMITS, late=BATCHES | st.just([]), again=st.booleans())
+    def reconcile(
+        self, damage: Damage, written: list[tuple[int, int, int | None]], late: list[int], again: bool
+    ) -> None:
+        """
+        Whatever was damaged: the board is as the reference, and, if nothing came in between, as Postgres.
+
+        In between are commits, and puts of them and of older ones: they stay. With `again` a member is lost before
+        the end: the size is not set right then.
+        """
+        self.damage(damage)
+        peeked = self.scripts.call(lua.PEEK, BOARD_USERS_STATE, self.epoch, *IDS)
+        miscount = int(self.scripts.state("n")) - self.scripts.client.zcard(KEYS.board)
+        entries = dict(zip(IDS, zip(peeked[2::2], peeked[3::2], strict=True), strict=True))
+        assert ["ok", miscount] == peeked[:2]
+        assert {user_id: self.entry(user_id, damage) for user_id in IDS} == entries
+
+        ledger = {row.id: row for row in self.commits}
+        fixes = [fix for user_id in IDS if (fix := self.judged(ledger[user_id], *entries[user_id]))]
+        for commit in written:
+            self.commit(*commit)
+        for row in self.chosen([*range(len(written)), *late]):
+            assert self.reference.write(row) == self.scripts.put(row)[1][0]
+        if fixes:
+            assert ["ok", *(self.reference.fix(*fix) for fix in fixes)] == self.scripts.fix(*fixes, epoch=self.epoch)
+        suspects = list(map(str, self.scripts.client.zrange(KEYS.board, 0, -1)))
+        ghosts = len(suspects) - len(self.reference.board())
+        if suspects:
+            assert ["ok", ghosts] == self.scripts.call(lua.GHOSTS, BOARD_USERS_STATE, self.epoch, *suspects)
+
+        if again and self.reference.board():
+            name, user_id, rating = self.reference.board()[0]
+            self.scripts.remove_by_hand(Row(user_id, 0, rating, name))
+            assert ["moved"] == self.resync(miscount)
+            self.scripts.client.zadd(KEYS.board, {member(name, UserId(user_id)): rating})
+        assert ["ok", len(self.reference.board())] == self.resync(miscount)
+        if not written and not late:
+            alive = [row for row in ledger.values() if row.rating is not None]
+            assert sorted((row.name, row.id, row.rating) for row in alive) == sorted(self.reference.board())
+
+    def entry(self, user_id: str, damage: Damage) -> tuple[str, str]:
+        """Return what the users hash holds of a user, and the score of the member that it names."""
+        row = self.reference.users.get(user_id)
+        if row is None:
+            return "", ""
+        is_placed = row.rating is not None and user_id not in damage.lost
+        return _held(row), str((row.rating or 0) + (user_id in damage.moved)) if is_placed else ""
+
+    def judged(self, row: Row, held: str, score: str) -> tuple[Row, int | str] | None:
+        """Return the repair of a user whom Postgres has so, and the mirror so."""
+        user_id = UserId(row.id)
+        change = None if row.rating is None else Change(user_id, Version(row.version), row.rating, row.name)
+        entry = Entry(held.encode(), float(score) if score else None)
+        finding = judge(user_id, entry, change, newest=Version(len(self.commits)))
+        if finding is None:
+            return None
+        wanted, want = finding.fix.change, finding.fix.want
+        return Row(row.id, wanted.version, wanted.rating, wanted.username or ""), "" if want is None else want
+
+    def damage(self, damage: Damage) -> None:
+        """Tamper with the board and the users hash; the reference forgets who is forgotten."""
+        for name, user_id, rating in self.reference.board():
+            if user_id in damage.moved:
+                self.scripts.client.zadd(KEYS.board, {member(name, UserId(user_id)): rating + 1})
+            if user_id in damage.lost:
+                self.scripts.client.zrem(KEYS.board, member(name, UserId(user_id)))
+        for user_id in damage.forgotten:
+            self.scripts.client.hdel(KEYS.users, user_id)
+            self.reference.users.pop(user_id, None)
+        for stranger in damage.strangers:
+            self.scripts.client.zadd(KEYS.board, {stranger: 1500})
+
+    def resync(self, miscount: int) -> list[object]:
+        """Set the size right."""
+        return self.scripts.call(lua.RESYNC, BOARD_STATE, self.epoch, miscount)
+
+
+def _held(row: Row) -> str:
+    return f"{row.version}|{encode(row.name)}"
 
 
 @pytest.mark.timeout(600)  # when it fails, the history is made as short as it can be
-@pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [240, pytest.param(5000, marks=pytest.mark.slow)])
 def test_the_board_is_the_reference_after_any_history(scripts: Scripts, redis_url: str, examples: int) -> None:
-    """Put, late put, page, delete, rename, begin anew: the version decides and nothing else."""
+    """Put, late put, page, delete, rename, begin anew, repair: the version decides and nothing else."""
     # Without the phase that explains a failure: it traces every line, and takes minutes over a socket.
     phases = [phase for phase in Phase if phase is not Phase.explain]
     with redis.Redis.from_url(redis_url, protocol=2) as raw:
