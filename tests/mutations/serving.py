@@ -35,9 +35,16 @@ MUTATIONS = (
     Mutation(
         "a cached object of any version is served",
         "service/store/objects.py",
-        "    if head != str(version).encode():\n        return None\n",
-        "",
+        "if head != str(version).encode() or (source",
+        "if (source",
         (f"{OBJECTS}::test_another_version_is_a_miss",),
+    ),
+    Mutation(
+        "a cached object of a lost history is served",
+        "service/store/objects.py",
+        " or (source != ANY_SOURCE and history != digest(source).encode()):",
+        ":",
+        (f"{OBJECTS}::test_another_history_is_a_miss",),
     ),
     Mutation(
         "a rank of one version beside the rating of another",

@@ -14,7 +14,6 @@ import redis
 from service.app import opened
 from service.errors import NotReady
 from service.model import UserId
-from service.ranking import tail
 from service.ranking.ladder import Ladder
 from service.ranking.load import load
 from service.ranking.tail import Tailer
@@ -173,7 +172,7 @@ async def test_many_unsettled_rows_are_all_applied(ledger, tailer, settings, dat
 
 async def test_the_board_is_not_read_before_the_load_is_through(ledger, mirror, settings, monkeypatch) -> None:
     """Until the last row and the tail behind it are in, every read is refused."""
-    monkeypatch.setattr(tail, "LOAD_PAGES", 2)
+    monkeypatch.setattr("service.ranking.load.STRETCH_PAGES", 2)
     insert(ledger, 1500)
     tailer, refused = Tailer(settings.database_url, mirror), 0
     loading = asyncio.create_task(tailer.catch_up())
@@ -221,7 +220,7 @@ async def test_a_table_that_is_rewritten_during_a_load_is_walked_again(
 ) -> None:
     """Rows have moved to another file and other places in it: none is left out."""
     # Several steps, because the one behind the rewrite is read ahead.
-    monkeypatch.setattr(tail, "LOAD_PAGES", 4)
+    monkeypatch.setattr("service.ranking.load.STRETCH_PAGES", 4)
     insert(ledger, 3000)
     ledger.execute("DELETE FROM users WHERE rating < 1430")
 

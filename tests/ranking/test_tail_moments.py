@@ -13,6 +13,7 @@ import redis
 from service.errors import NotReady, StoreBug
 from service.model import Checkpoint, UserId, Version
 from service.ranking import tail
+from service.ranking.load import load
 from service.ranking.tail import Tailer
 from service.settings import Settings
 from service.store.feed import Feed
@@ -61,7 +62,7 @@ async def feed(database_url: str) -> AsyncIterator[Watched]:
 async def tailer(settings: Settings, mirror: Mirror, feed: Feed) -> Tailer:
     """A tailer that runs only when the test says so."""
     tailer = Tailer(settings.database_url, mirror)
-    tailer.source = await feed.source()
+    tailer.source = await feed.adopt()
     return tailer
 
 
@@ -138,17 +139,36 @@ def _now_ms(board: redis.Redis) -> int:
 async def test_a_load_alone_makes_no_board_readable(ledger, feed, tailer, mirror) -> None:
     """Who was deleted or written while it walked is the tail's to bring, and stands wrong until then."""
     begun = await tailer._begin(feed, None)
-    await tailer._load(feed, begun, lambda _: ledger.execute("DELETE FROM users WHERE id = 'user1'"))
+    await load(feed, mirror, begun, lambda _: ledger.execute("DELETE FROM users WHERE id = 'user1'"))
 
     with pytest.raises(NotReady):
         await mirror.standings([UserId("user1")], source="")
+
+
+async def test_a_load_that_died_in_a_stretch_goes_on_at_its_beginning(
+    feed, tailer, mirror, settings, monkeypatch
+) -> None:
+    """Where a load goes on is noted with the last row of what is before it."""
+    monkeypatch.setattr("service.ranking.load.PIPELINE_ROWS", 8)
+
+    def stop(_: int) -> None:
+        raise InterruptedError
+
+    begun = await tailer._begin(feed, None)
+    with pytest.raises(InterruptedError):
+        await load(feed, mirror, begun, stop)
+
+    left = await mirror.state()
+    assert (8, "") == (left.users, left.loaded)
+    await tailer.cycle(feed)
+    await assert_mirror_equals_ledger(settings)
 
 
 async def test_a_part_of_the_tail_claims_nothing(ledger, board, feed, tailer, monkeypatch) -> None:
     """Ready, and fresh, is said with the last of what was found, not with the first."""
     monkeypatch.setattr(tail, "TAIL_ROWS", 8)
     begun = await tailer._begin(feed, None)
-    token = await tailer._load(feed, begun, lambda _: None)
+    token = await load(feed, tailer._mirror, begun, lambda _: None)
     ledger.execute("UPDATE users SET rating = rating + 1")
     claimed: list[list[bytes | None]] = []
     feed.after["changes"] += [lambda: claimed.append(board.hmget(STATE, "ready", "applied"))] * 3
