@@ -6,7 +6,6 @@ from .mutation import Mutation
 
 TAIL, MOMENTS = "tests/ranking/test_tail.py", "tests/ranking/test_tail_moments.py"
 REPAIRS, DAMAGES = "tests/ranking/test_repair_moments.py", "tests/ranking/test_reconcile.py"
-BREAKER, GUARDED = "tests/unit/test_breaker.py", "tests/unit/test_guarded.py"
 WRITES = "tests/ranking/test_uncommitted_writes.py"
 
 MUTATIONS = (
@@ -228,34 +227,5 @@ MUTATIONS = (
         "            raise\n"
         "        return await self._carry_over(outcomes)\n",
         (f"{WRITES}::test_a_write_that_fails_at_its_commit_is_nowhere",),
-    ),
-    Mutation(
-        "a mirror that failed is believed at once",
-        "service/ranking/guarded.py",
-        "return lag_ms >= (asked_at - self._failed_at) * 1000",
-        "return False",
-        (f"{GUARDED}::test_places_on_a_doubtful_board_are_not_told",),
-    ),
-    Mutation(
-        "a pending write leaves no doubt",
-        "service/ranking/guarded.py",
-        'if any(place.outcome == "pending" for place in placed):',
-        "if False:",
-        ("tests/unit/test_choice.py", GUARDED, "tests/faults/test_lag.py"),
-    ),
-    Mutation(
-        "the breaker never opens",
-        "service/ranking/breaker.py",
-        "        if self._failed_in_a_row >= FAILURES_IN_A_ROW or (calls >= WINDOW_CALLS and failures * 2 > calls):\n"
-        "            self._open()\n",
-        "",
-        (f"{BREAKER}::test_it_opens_after_failures_in_a_row",),
-    ),
-    Mutation(
-        "everybody is a probe",
-        "service/ranking/breaker.py",
-        'if self._state != "closed":',
-        'if self._state == "open":',
-        (f"{BREAKER}::test_one_probe_decides",),
     ),
 )

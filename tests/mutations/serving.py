@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-GUARDED, CHOICE, COALESCER, OBJECTS, HISTOGRAM, ORDER, CURSOR = (
+BREAKER, GUARDED, CHOICE, COALESCER, OBJECTS, HISTOGRAM, ORDER, CURSOR = (
     f"tests/unit/test_{name}.py"
-    for name in ("guarded", "choice", "coalesce", "objects", "histogram", "order", "cursor")
+    for name in ("breaker", "guarded", "choice", "coalesce", "objects", "histogram", "order", "cursor")
 )
 EQUAL = "tests/ranking/test_equal_answers.py"
 
@@ -136,7 +136,7 @@ MUTATIONS = (
         "service/ranking/cursor.py",
         "if hmac.compare_digest(code, self._code(body)):",
         "if True:",
-        (CURSOR,),
+        (f"{CURSOR}::test_a_changed_byte_is_noticed",),
     ),
     Mutation(
         "keys are compared without their digest",
@@ -151,5 +151,34 @@ MUTATIONS = (
         'if scheme.lower() != "bearer" or not any(known):',
         "if not any(known):",
         ("tests/api/test_access.py::test_nobody_else_may_write",),
+    ),
+    Mutation(
+        "a mirror that failed is believed at once",
+        "service/ranking/guarded.py",
+        "return lag_ms >= (asked_at - self._failed_at) * 1000",
+        "return False",
+        (f"{GUARDED}::test_places_on_a_doubtful_board_are_not_told",),
+    ),
+    Mutation(
+        "a pending write leaves no doubt",
+        "service/ranking/guarded.py",
+        'if any(place.outcome == "pending" for place in placed):',
+        "if False:",
+        (f"{GUARDED}::test_writes_that_arrive_give_no_new_reason_for_doubt",),
+    ),
+    Mutation(
+        "the breaker never opens",
+        "service/ranking/breaker.py",
+        "        if self._failed_in_a_row >= FAILURES_IN_A_ROW or (calls >= WINDOW_CALLS and failures * 2 > calls):\n"
+        "            self._open()\n",
+        "",
+        (f"{BREAKER}::test_it_opens_after_failures_in_a_row",),
+    ),
+    Mutation(
+        "everybody is a probe",
+        "service/ranking/breaker.py",
+        'if self._state != "closed":',
+        'if self._state == "open":',
+        (f"{BREAKER}::test_one_probe_decides",),
     ),
 )
