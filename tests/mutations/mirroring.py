@@ -206,7 +206,7 @@ MUTATIONS = (
         "        return await self._carry_over(await self._ledger.rate(ratings))\n",
         "        users = await self._ledger.users([item.id for item in ratings])\n"
         "        await self._guarded.put([\n"
-        "            Rated(msgspec.structs.replace(user, rating=item.rating, version=user.version + 1), user.rating)\n"
+        "            Rated(msgspec.structs.replace(user, rating=item.rating, version=user.version + 1), user.rating, self._source())\n"
         "            for item in ratings if (user := users.get(item.id))\n"
         "        ])\n"
         "        return await self._carry_over(await self._ledger.rate(ratings))\n",
@@ -221,7 +221,7 @@ MUTATIONS = (
         "            outcomes = await self._ledger.rate(ratings)\n"
         "        except Exception:\n"
         "            await self._guarded.put([\n"
-        "                Rated(msgspec.structs.replace(user, rating=item.rating, version=user.version + 1), user.rating)\n"
+        "                Rated(msgspec.structs.replace(user, rating=item.rating, version=user.version + 1), user.rating, self._source())\n"
         "                for item in ratings if (user := users.get(item.id))\n"
         "            ])\n"
         "            raise\n"
