@@ -15,7 +15,7 @@ from service.api import metrics as metrics_route
 from service.api.access import Cors, check_key
 from service.api.admission import Admission
 from service.api.client_address import ClientAddresses
-from service.api.inputs import check_query
+from service.api.inputs import check_length, check_query
 from service.api.problems import HANDLERS
 from service.api.rate_limit import RateLimit
 from service.api.requests import Requests
@@ -142,7 +142,7 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
             metrics_route.get_metrics,
         ],
         lifespan=[lifespan],
-        guards=[check_key(settings.api_keys), check_query],
+        guards=[check_key(settings.api_keys), check_length, check_query],
         exception_handlers=HANDLERS,
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,

@@ -6,9 +6,10 @@ import ipaddress
 import os
 import re
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
-from urllib.parse import urlsplit
 
 import msgspec
+
+from service.urls import postgres_url, redis_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,20 +100,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _url(*schemes: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        # The value itself may hold a password, so it is never repeated in the message.
-        try:
-            parts = urlsplit(text)
-            known = parts.scheme in schemes and parts.port != 0
-        except ValueError:
-            known = False
-        if not known:
-            message = f"must be a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}"
-            raise ValueError(message)
-        return text
-
-    return read
+def _dsn(text: str) -> str:
+    # It holds a key, so it is never repeated in the message.
+    if not re.fullmatch(r"https?://[^\s/@]+@[^\s/@]+/.+", text):
+        message = "must be a URL that Sentry shows as DSN, as in https://key@host/number"
+        raise ValueError(message)
+    return text
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -176,7 +169,8 @@ def _digest(text: str) -> bytes:
 
 
 def _origin(text: str) -> str:
-    if not re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", text):
+    found = re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", text)
+    if not found or int(found[2] or 80) not in range(1, 65536):
         message = f"must be origins such as https://example.org, in lower case, separated by commas, not {text!r}"
         raise ValueError(message)
     return text
@@ -184,15 +178,18 @@ def _origin(text: str) -> str:
 
 def _network(text: str) -> Network:
     try:
-        return ipaddress.ip_network(text)
+        network = ipaddress.ip_network(text)
+        # A client is known by its IPv4 address however the socket spells it, and so is a proxy.
+        mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+        return ipaddress.ip_network((mapped, network.prefixlen - 96)) if mapped else network
     except ValueError:
         message = f"must be addresses or networks such as 10.0.0.0/8, separated by commas, not {text!r}"
         raise ValueError(message) from None
 
 
 _READERS: dict[str, Callable[[str], object]] = {
-    "database_url": _url("postgresql", "postgres"),
-    "redis_url": _url("redis", "rediss", "unix"),
+    "database_url": postgres_url,
+    "redis_url": redis_url,
     "host": _host,
     "port": _whole(1, 65535),
     "workers": _whole(1, 64),
@@ -205,7 +202,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "rate_limit_per_second": _whole(0, 1_000_000),
     "rate_limit_burst": _whole(0, 1_000_000),
     "trusted_proxies": _list(_network),
-    "sentry_dsn": _url("https", "http"),
+    "sentry_dsn": _dsn,
     "drain_seconds": _whole(0, 60),
     "max_in_flight": _whole(1, 100_000),
     "check_sample": _share,

@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 _HEADERS = {"Cache-Control": "no-store"}
 
 
-class StoreHealth(msgspec.Struct):
-    """Whether a store answered just now."""
+class PostgresHealth(msgspec.Struct):
+    """Whether Postgres answered just now, and how many reads it is answering in the mirror's place."""
 
     status: Literal["up", "down"]
+    fallback_in_flight: int
+
+
+class RedisHealth(msgspec.Struct):
+    """Whether Redis answered just now, and whether requests ask it or leave it alone."""
+
+    status: Literal["up", "down"]
+    breaker: BreakerState
 
 
 class MirrorHealth(msgspec.Struct):
@@ -37,22 +45,14 @@ class MirrorHealth(msgspec.Struct):
     source: str | None
 
 
-class FallbackHealth(msgspec.Struct):
-    """How many reads Postgres is answering in the mirror's place."""
-
-    in_flight: int
-
-
 class Health(msgspec.Struct):
     """`ok`; `degraded` while some reads can be served; `down` when none can."""
 
     status: Literal["ok", "degraded", "down"]
     version: str
-    postgres: StoreHealth
-    redis: StoreHealth
+    postgres: PostgresHealth
+    redis: RedisHealth
     mirror: MirrorHealth
-    breaker: BreakerState
-    fallback: FallbackHealth
 
 
 async def examine(ladder: Ladder) -> Health:
@@ -72,11 +72,9 @@ async def examine(ladder: Ladder) -> Health:
     return Health(
         status,
         service.__version__,
-        StoreHealth("up" if ledger_up else "down"),
-        StoreHealth("up" if redis_up else "down"),
+        PostgresHealth("up" if ledger_up else "down", ladder.fallback.under_way),
+        RedisHealth("up" if redis_up else "down", ladder.breaker),
         mirror,
-        ladder.breaker,
-        FallbackHealth(ladder.fallback.under_way),
     )
 
 
@@ -89,20 +87,16 @@ class Sign(msgspec.Struct):
 _WELL = Health(
     "ok",
     service.__version__,
-    StoreHealth("up"),
-    StoreHealth("up"),
+    PostgresHealth("up", 0),
+    RedisHealth("up", "closed"),
     MirrorHealth(ready=True, lag_ms=12, users=10_001, source="7521846033171484934:16384"),
-    "closed",
-    FallbackHealth(0),
 )
 _ILL = Health(
     "down",
     service.__version__,
-    StoreHealth("down"),
-    StoreHealth("down"),
+    PostgresHealth("down", 0),
+    RedisHealth("down", "open"),
     MirrorHealth(ready=False, lag_ms=None, users=None, source=None),
-    "open",
-    FallbackHealth(0),
 )
 _HEALTH = Operation(
     tag="Health",

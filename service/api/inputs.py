@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from litestar.exceptions import InternalServerException
+from litestar.exceptions import HTTPException, InternalServerException
+from litestar.handlers import HTTPRouteHandler
 
 from service.api.readers import IN_PATH
 from service.errors import Invalid, UnsupportedMediaType
@@ -29,6 +30,14 @@ B = TypeVar("B")
 _MAX_PARAMETERS = 20
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
 _NAMED = re.compile(r"(?:required|unknown) field `([^`]*)`")
+
+
+def check_length(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Refuse a body that is announced as too large, also where nobody would read it: a guard of every route."""
+    announced = connection.headers.get("content-length", "")
+    limit = handler.resolve_request_max_body_size() if isinstance(handler, HTTPRouteHandler) else None
+    if limit is not None and announced.isdecimal() and int(announced) > limit:
+        raise HTTPException(status_code=413)
 
 
 def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -118,7 +127,8 @@ def _problem(message: str) -> tuple[str, str]:
     named = _NAMED.search(message)
     text = _AT.sub("", message).replace("`", "")
     field = (where[1] if where else "") or (named[1] if named else "") or "body"
-    return field, text[0].lower() + text[1:]
+    # Python's word for the end of a text; a client's is $.
+    return field, text[0].lower() + text[1:].replace("\\Z", "$")
 
 
 def not_reserved(text: str) -> UserId:

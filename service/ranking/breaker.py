@@ -68,6 +68,11 @@ class Breaker:
         """Whether calls pass, are refused, or wait for the verdict of a probe."""
         return self._state
 
+    @property
+    def admits(self) -> bool:
+        """Whether a call would pass now, as the probe if the breaker is open."""
+        return self._state == "closed" or (self._state == "open" and self._clock() >= self._probe_at)
+
     @contextmanager
     def guarding(self) -> Iterator[None]:
         """

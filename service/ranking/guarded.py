@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from service.model import Rated
-    from service.store.mirror import Mirror
+    from service.store.mirror import Mirror, State
 
 CALL_SECONDS = 0.5
 """One call to Redis in all, connecting included; each step of it is allowed about half (`store.redis`)."""
@@ -85,6 +85,19 @@ class GuardedMirror:
             except Unavailable:
                 self._failed_at = self._clock()
                 raise
+
+    async def state(self) -> State | None:
+        """
+        Return what the mirror says of itself, None if there is none; raises `Unavailable`.
+
+        Asked while the breaker is open, too, and then a welcome probe: a service that nobody but its watchers asks
+        would stay open for ever.
+        """
+        if not self.breaker.admits:
+            async with within(CALL_SECONDS, Unavailable("Redis did not answer in time")):
+                return await self._mirror.state()
+        async with self._calling():
+            return await self._mirror.state()
 
     async def users(self, lookups: Sequence[Lookup]) -> list[Sighting | Behind]:
         """Return what the mirror knows of each user; `Behind` where it lacks a write of the look-up's."""

@@ -202,8 +202,7 @@ class Ladder:
 
     async def mirror_state(self) -> State | None:
         """Return what the mirror says of itself, None if there is none; raises `Unavailable`."""
-        async with within(PING_SECONDS, Unavailable("Redis did not answer in time")):
-            return await self._mirror.state()
+        return await self._guarded.state()
 
     async def last_reconcile(self) -> Outcome | None:
         """Return how the last full reconciliation ended, None if that is not known; raises `Unavailable`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from service import failpoints
-from service.errors import IdTaken, LadderError, NotFound, PreconditionFailed, Unavailable, UsernameTaken
+from service.errors import IdTaken, LadderError, NotFound, PreconditionFailed, StoreBug, Unavailable, UsernameTaken
 from service.model import Board, Census, Page, Rated, Standing, User
 from service.order import ranked
 from service.store.history import NO_SOURCE
@@ -163,9 +163,11 @@ class Ledger:
         return bytes((await self._read("cursor_key"))[0][0])
 
     async def ping(self) -> None:
-        """Return once Postgres has answered."""
-        async with borrowed(self._reads, "ping") as connection:
-            await connection.execute("SELECT 1")
+        """Return once Postgres has answered; `Unavailable` also while it has no schema of ours."""
+        try:
+            await self._read("ping")
+        except StoreBug as error:
+            raise Unavailable("Postgres answers, but not about users") from error
 
     async def _read(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
         return await _rows(self._reads, query, parameters)

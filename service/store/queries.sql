@@ -107,6 +107,10 @@ SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM users WHERE rating > 
 FROM (VALUES (1)) AS always (row) LEFT JOIN slice s ON true
 ORDER BY s.rating DESC, s.username;
 
+-- name: ping
+-- Whether users can be read.
+SELECT FROM users LIMIT 1;
+
 -- name: cursor_key
 -- The key that every process of this database signs cursors with.
 SELECT key FROM secrets WHERE name = 'cursor';

@@ -55,6 +55,7 @@ ANSWERS: dict[str, tuple[int, str, bytes]] = {
         request("PUT", "/users/known/rating", [JSON, ("If-Match", '"v0"')], b'{"rating":1}'.replace(b"1", b"1501")),
     ),
     "too large": (413, "too-large", request("POST", "/users", [JSON], b" " * 65537)),
+    "too large for a read": (413, "too-large", request("GET", "/users/known", body=b" " * 65537)),
     "too large in chunks": (413, "too-large", request("POST", "/users", [JSON], b" " * 65537, chunk=4096)),
     "not JSON": (415, "unsupported-media-type", request("POST", "/users", [("Content-Type", "text/plain")], b"{}")),
 }

@@ -47,4 +47,4 @@ def test_a_fresh_mirror_is_fresh_enough(service: Service, directives: str) -> No
 def test_health_tells_of_the_breaker_and_the_fallback(service: Service) -> None:
     health = service.get("/health").json()
 
-    assert ("closed", {"in_flight": 0}) == (health["breaker"], health["fallback"])
+    assert ("closed", 0) == (health["redis"]["breaker"], health["postgres"]["fallback_in_flight"])

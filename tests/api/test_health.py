@@ -17,7 +17,7 @@ def test_health_tells_how_the_stores_are(service: Service) -> None:
 
     assert 200 == answer.status_code
     assert "application/json" == answer.headers["content-type"]
-    assert ["status", "version", "postgres", "redis", "mirror", "breaker", "fallback"] == list(health)
+    assert ["status", "version", "postgres", "redis", "mirror"] == list(health)
     assert ("ok", __version__) == (health["status"], health["version"])
     assert "up" == health["postgres"]["status"] == health["redis"]["status"]
     assert ["ready", "lag_ms", "users"] == list(health["mirror"])[:3]
