@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -28,6 +29,10 @@ STOP_SECONDS = 3
 """How long a worker may take to answer what it has begun, once it no longer listens."""
 MAX_HEADER_BYTES = 64 * 1024
 """The server's own cut-off, for what never becomes a request; `api/requests.py` answers what does."""
+BACKLOG = 4096
+"""Connections that the kernel keeps until a worker takes them; it may allow fewer."""
+OTHER_FILES = 256
+"""What a worker may open beside its connections: both stores, its libraries, its log."""
 _WATCH_SECONDS = 0.5
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _UNBLOCK_AFTER_SECONDS = 0.2
@@ -65,6 +70,16 @@ def _end_with(parent: int) -> None:
     if left := worker_slots.place():
         shutil.rmtree(left, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def room_for(connections: int) -> int:
+    """Raise the limit of open files as far as needed and allowed; return how many of the connections fit below it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, min(connections, allowed - OTHER_FILES))
 
 
 def main() -> int:
@@ -105,6 +120,9 @@ def _serve(settings: Settings) -> int:
     # Python 3.14 would start workers from a server of its own; what is said below holds for those that are forked.
     if sys.platform == "linux":
         multiprocessing.set_start_method("fork", force=True)
+    connections = room_for(settings.max_connections)
+    if connections < settings.max_connections:
+        structlog.get_logger(__name__).warning("connections.limited", by="open files", connections=connections)
     # Until a worker serves and listens to it, the announcement of the end is nothing to it.
     signal.signal(drain.TOLD, signal.SIG_IGN)
     # A worker is forked with its supervisor's handler, and the server loses a signal that comes before its
@@ -120,7 +138,12 @@ def _serve(settings: Settings) -> int:
         websockets=False,
         # HTTP/2 knows no limit of a header block here, and would need TLS to be of use to a client.
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(max_buffer_size=MAX_HEADER_BYTES),
+        http1_settings=HTTP1Settings(
+            max_buffer_size=MAX_HEADER_BYTES, header_read_timeout=settings.idle_seconds * 1000
+        ),
+        # A worker takes no more connections than that, idle ones too: by default so few that anybody could take all.
+        backpressure=connections,
+        backlog=BACKLOG,
         workers=settings.workers,
         workers_kill_timeout=STOP_SECONDS,
         respawn_failed_workers=True,

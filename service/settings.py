@@ -62,7 +62,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: int = 1
     """Seconds from SIGTERM, when `/health/ready` turns 503, until it stops listening, 0..60; less than whoever stops it waits."""
     max_in_flight: int = 1000
-    """Requests that one process serves at a time, 1..100000; what comes on top is refused at once with 503."""
+    """Requests that one process takes on at a time, 1..100000: 100 are worked on, the others wait; beyond that 503."""
+    max_connections: int = 16_384
+    """Connections that one process holds at a time, idle ones too, 1..1000000; what comes on top waits."""
+    idle_seconds: int = 75
+    """Seconds after which a connection without a whole request's head is closed, 1..3600; longer than the proxy's."""
     cursor_secret: str | None = None
     """Key of the cursors' authentication codes, at least 16 characters; by default one kept in Postgres."""
     check_sample: float = 0.001
@@ -206,4 +210,6 @@ _READERS: dict[str, Callable[[str], object]] = {
     "drain_seconds": _whole(0, 60),
     "max_in_flight": _whole(1, 100_000),
     "check_sample": _share,
+    "max_connections": _whole(1, 1_000_000),
+    "idle_seconds": _whole(1, 3600),
 }

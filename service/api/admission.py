@@ -1,56 +1,174 @@
 """
-How much is taken on: so many requests at once, and so much time for a body to arrive.
+How much is taken on: so many requests at once, so many that wait for their turn, so much time for a body to arrive.
 
-Beyond that a request is refused at once, which costs next to nothing: those that were admitted are answered in
-time whatever comes on top, and the service is itself again as soon as the rush is over.
+Beyond that a request is refused, which costs next to nothing: those that were admitted are answered in time whatever
+comes on top, and the service is itself again as soon as the rush is over. A burst waits in a queue; when the queue
+stays long there is none any more, because everybody would wait then and nobody be served sooner (the idea of CoDel,
+RFC 8289).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import structlog
 
 from service import metrics
 from service.api.asgi import UNLIMITED, refuse
-from service.api.problems import OVERLOADED, RETRY_AFTER_SECONDS
-from service.errors import TooSlow
+from service.api.problems import OVERLOADED, OVERLOADED_DETAIL, RETRY_AFTER_SECONDS
+from service.errors import Overloaded, TooSlow
 
 if TYPE_CHECKING:
     from service.api.asgi import ASGIApp, Message, Receive, Scope, Send
 
 BODY_SECONDS = 10.0
 """From the request's head to the end of its body."""
+AT_ONCE = 100
+"""Requests that are worked on at a time: more are not done sooner, but each of them later. Measured on two cores."""
+WAIT_SECONDS = 2.0
+"""How long a request may wait for its turn."""
+LATE_SECONDS = 0.5
+"""How long it may take as a rule."""
+BURST_SECONDS = 2.0
+"""How long requests may be late until nobody is let wait any more."""
+CALM_SECONDS = 1.0
+"""How long nobody must have been refused until requests are let wait again."""
 _TELL_SECONDS = 1.0
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 _log = structlog.get_logger(__name__)
 
 
 class Admission:
-    """ASGI middleware that serves up to `most` requests at a time; `in_flight` is how many there are."""
+    """
+    ASGI middleware that takes on up to `most` requests at a time and works on `at_once` of them.
 
-    def __init__(self, app: ASGIApp, *, most: int, body_seconds: float = BODY_SECONDS) -> None:
+    `in_flight` is how many there are, `arriving` how many there are beside whose body is still on its way: nothing
+    is done for these, so clients that are slow, or pretend to be, take nobody's turn.
+    """
+
+    def __init__(self, app: ASGIApp, *, most: int, at_once: int = AT_ONCE, body_seconds: float = BODY_SECONDS) -> None:
         self._app = app
         self._most = most
+        self._at_once = min(most, at_once)
         self._body_seconds = body_seconds
-        self.in_flight = 0
+        self._working = 0
+        self._queue: OrderedDict[asyncio.Future[bool], float] = OrderedDict()
+        self._late_since = math.inf
+        self._rush_until = -math.inf
+        self.arriving = 0
         self._refused, self._told = 0, -_TELL_SECONDS
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are worked on or wait for their turn."""
+        return self._working + len(self._queue)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it with 503 when there are too many."""
         if scope["type"] != "http" or scope["path"] in UNLIMITED:
             await self._app(scope, receive, send)
-            return
-        if self.in_flight >= self._most:
+        elif scope["method"] in _WITH_BODY:
+            await self._serve_with_body(scope, receive, send)
+        elif await self._has_turn():
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._end_turn()
+        else:
             self._shed(scope)
             await refuse(send, 503, OVERLOADED, [(b"retry-after", str(RETRY_AFTER_SECONDS).encode())])
-            return
-        self.in_flight += 1
+
+    async def _serve_with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Whoever refuses it without its body needs no turn for that.
+        deadline = asyncio.get_running_loop().time() + self._body_seconds
+        is_whole = has_turn = False
+
+        async def hurried() -> Message:
+            nonlocal is_whole, has_turn
+            # Behind the body there is only the client's leaving, which may take as long as it likes.
+            if is_whole:
+                return await receive()
+            message = await self._arrived(scope, receive, deadline)
+            is_whole = not message.get("more_body", False)
+            if is_whole and message["type"] == "http.request":
+                has_turn = await self._has_turn()
+                if not has_turn:
+                    self._shed(scope)
+                    raise Overloaded(OVERLOADED_DETAIL)
+            return message
+
         try:
-            await self._app(scope, self._hurried(receive), send)
+            await self._app(scope, hurried, send)
         finally:
-            self.in_flight -= 1
+            if has_turn:
+                self._end_turn()
+
+    async def _arrived(self, scope: Scope, receive: Receive, deadline: float) -> Message:
+        if self.arriving >= self._most:
+            self._shed(scope)
+            raise Overloaded(OVERLOADED_DETAIL)
+        self.arriving += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await receive()
+        except TimeoutError:
+            raise TooSlow from None
+        finally:
+            self.arriving -= 1
+
+    async def _has_turn(self) -> bool:
+        """Wait for a turn; False when there is none to be had in time."""
+        if self._working < self._at_once:
+            self._working += 1
+            return True
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._is_rush(now) or self.in_flight >= self._most:
+            return False
+        turn: asyncio.Future[bool] = loop.create_future()
+        self._queue[turn] = now
+        timer = loop.call_later(WAIT_SECONDS, self._give_up, turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            self._queue.pop(turn, None)
+            # Given and cancelled in the same moment: without this the turn would be nobody's for ever.
+            if not turn.cancelled() and turn.result():
+                self._end_turn()
+            raise
+        finally:
+            timer.cancel()
+
+    def _is_rush(self, now: float) -> bool:
+        if now < self._rush_until:
+            self._rush_until = now + CALM_SECONDS
+            return True
+        waiting_since = next(iter(self._queue.values()), now)
+        if now - waiting_since < LATE_SECONDS:
+            self._late_since = math.inf
+            return False
+        self._late_since = min(self._late_since, now)
+        if now - self._late_since < BURST_SECONDS:
+            return False
+        self._late_since, self._rush_until = math.inf, now + CALM_SECONDS
+        return True
+
+    def _give_up(self, turn: asyncio.Future[bool]) -> None:
+        if not turn.done():
+            del self._queue[turn]
+            turn.set_result(False)
+
+    def _end_turn(self) -> None:
+        while self._queue:
+            turn, _ = self._queue.popitem(last=False)
+            if not turn.done():
+                turn.set_result(True)
+                return
+        self._working -= 1
 
     def _shed(self, scope: Scope) -> None:
         # The request's own line in the log would make the rush dearer than it is.
@@ -61,22 +179,3 @@ class Admission:
         if now - self._told >= _TELL_SECONDS:
             _log.error("requests.shed", requests=self._refused, in_flight=self.in_flight)
             self._told, self._refused = now, 0
-
-    def _hurried(self, receive: Receive) -> Receive:
-        deadline = asyncio.get_running_loop().time() + self._body_seconds
-        is_whole = False
-
-        async def hurried() -> Message:
-            nonlocal is_whole
-            # Behind the body there is only the client's leaving, which may take as long as it likes.
-            if is_whole:
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise TooSlow from None
-            is_whole = not message.get("more_body", False)
-            return message
-
-        return hurried

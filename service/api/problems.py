@@ -104,9 +104,8 @@ _RATE_LIMITED = _problem(
     429, "rate-limited", "Too many requests", "This client asks faster than is allowed; see the RateLimit headers."
 )
 RATE_LIMITED = msgspec.json.encode(_RATE_LIMITED)
-OVERLOADED = _document(
-    503, "unavailable", "Temporarily unavailable", "Too many requests are being served; nothing was changed."
-)
+OVERLOADED_DETAIL = "Too many requests are being served; nothing was changed."
+OVERLOADED = _document(503, "unavailable", "Temporarily unavailable", OVERLOADED_DETAIL)
 _TOO_LARGE_HEAD = _problem(431, "too-large", "The request is too large", "Its address and headers exceed 64 KiB.")
 TOO_LARGE_HEAD = msgspec.json.encode(_TOO_LARGE_HEAD)
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
+from service.api import admission
 from service.api.admission import Admission
-from service.errors import TooSlow
+from service.errors import Overloaded, TooSlow
 
 from .serving import Service, serving, wait_until
 from .shapes import assert_problem
@@ -35,7 +37,7 @@ class Held:
         await self.released.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    async def ask(self, receive: Any = None, path: str = "/leaderboard") -> int:
+    async def ask(self, receive: Any = None, path: str = "/leaderboard", method: str = "GET") -> int:
         """The status of an answer."""
         statuses: list[int] = []
 
@@ -45,7 +47,7 @@ class Held:
         async def nothing() -> dict[str, Any]:
             return {"type": "http.request", "body": b"", "more_body": False}
 
-        await self.door({"type": "http", "path": path, "method": "GET", "state": {}}, receive or nothing, send)
+        await self.door({"type": "http", "path": path, "method": method, "state": {}}, receive or nothing, send)
         return statuses[0]
 
 
@@ -100,7 +102,8 @@ async def test_a_body_that_never_ends_is_not_waited_for() -> None:
 
     held.door._app = read_all
     with pytest.raises(TooSlow):
-        await held.ask(dripping)
+        await held.ask(dripping, method="PUT")
+    assert (0, 0) == (held.door.in_flight, held.door.arriving)
 
 
 async def test_a_client_may_stay_as_long_as_it_likes() -> None:
@@ -123,7 +126,110 @@ async def test_a_client_may_stay_as_long_as_it_likes() -> None:
 
     held.door._app = streaming
 
-    assert 200 == await held.ask(receive)
+    assert 200 == await held.ask(receive, method="POST")
+
+
+# Turns
+
+
+async def turned(condition: Any) -> None:
+    """Let the others run until it is so."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_a_burst_waits_for_its_turn() -> None:
+    """In the order in which it came, and nobody more than are worked on at a time."""
+    held = Held(most=10, at_once=2)
+    waiting = [asyncio.create_task(held.ask()) for _ in range(10)]
+    await turned(lambda: held.door.in_flight == 10)
+
+    assert 2 == len(held.bodies)
+    assert 503 == await held.ask()
+    held.released.set()
+    assert [200] * 10 == await asyncio.gather(*waiting)
+    assert 0 == held.door.in_flight
+
+
+async def test_whoever_waits_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its place is free."""
+    monkeypatch.setattr(admission, "WAIT_SECONDS", 0.02)
+    held = Held(most=10, at_once=1)
+    served = asyncio.create_task(held.ask())
+    await asyncio.sleep(0)
+
+    assert [503] * 5 == await asyncio.gather(*(held.ask() for _ in range(5)))
+    assert 1 == held.door.in_flight
+    held.released.set()
+    assert 200 == await served
+
+
+async def test_in_a_rush_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When requests have been late for long, and until nobody has been refused for a while."""
+    for name, seconds in (("LATE_SECONDS", 0.0), ("BURST_SECONDS", 0.01), ("CALM_SECONDS", 0.05)):
+        monkeypatch.setattr(admission, name, seconds)
+    held = Held(most=1000, at_once=1)
+    tasks = [asyncio.create_task(held.ask())]
+    while not any(task.done() for task in tasks):
+        tasks.append(asyncio.create_task(held.ask()))
+        await asyncio.sleep(0.002)
+
+    assert {503} == {task.result() for task in tasks if task.done()}
+    in_flight = held.door.in_flight
+    assert 503 == await held.ask()
+    assert in_flight == held.door.in_flight
+    await asyncio.sleep(0.06)
+    late = asyncio.create_task(held.ask())
+    await turned(lambda: held.door.in_flight == in_flight + 1)
+    held.released.set()
+    assert 200 == await late
+    assert 200 == max(await asyncio.gather(*(task for task in tasks if not task.done())), default=200)
+
+
+@pytest.mark.parametrize("moment", ["waiting", "given"])
+async def test_a_turn_of_one_who_left_is_another_s(moment: str) -> None:
+    """Whether it waits still, or got its turn in the moment in which it goes."""
+    held = Held(most=10, at_once=1)
+    first, second, third = (asyncio.create_task(held.ask()) for _ in range(3))
+    await turned(lambda: held.door.in_flight == 3)
+    if moment == "given":
+        # As if there had been another one, which has just ended.
+        held.door._end_turn()
+        held.door._working += 1
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    assert second.cancelled()
+    held.released.set()
+
+    assert [200, 200] == await asyncio.gather(*(first, third))
+    assert 0 == held.door.in_flight
+
+
+async def test_a_body_on_its_way_takes_nobody_s_turn() -> None:
+    """Only when it has come is there anything to do; and there may be only so many of them."""
+    held = Held(most=2)
+    come = asyncio.Event()
+
+    async def receive() -> Any:
+        await come.wait()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    writes = [asyncio.create_task(held.ask(receive, method="POST")) for _ in range(2)]
+    await turned(lambda: held.door.arriving == 2)
+    reads = [asyncio.create_task(held.ask()) for _ in range(2)]
+    await turned(lambda: held.door.in_flight == 2)
+
+    with pytest.raises(Overloaded):
+        await held.ask(receive, method="POST")
+    come.set()
+    for write in writes:
+        with pytest.raises(Overloaded):
+            await write
+    held.released.set()
+    assert [200, 200] == await asyncio.gather(*reads)
+    assert 200 == await held.ask(receive, method="POST")
+    assert (0, 0) == (held.door.in_flight, held.door.arriving)
 
 
 @pytest.fixture
@@ -138,13 +244,17 @@ UNFINISHED = request("POST", "/users", [JSON, ("Content-Length", "100")]) + b'{"
 
 
 def test_a_rush_is_refused_with_503_and_leaves_no_trace(small: Service) -> None:
-    """Ten are being served, the others learn at once that they should come back; then all is as before."""
+    """Ten wait for a table that is locked, the others learn at once that they should come back; then all is as before."""
+    small.created("rushed", id="rushed")
+    change = request("PUT", "/users/rushed/rating", [JSON], b'{"rating":1500}')
     with contextlib.ExitStack() as held:
+        lock = held.enter_context(psycopg.connect(small.settings.database_url))
+        lock.execute("LOCK TABLE users")
 
         def ask() -> httpx.Response:
-            # One more that does not end: in case one of those before was still on its way, or gave up.
+            # One more that waits: in case one of those before was still on its way, or gave up.
             connection = held.enter_context(socket.create_connection(("127.0.0.1", small.settings.port)))
-            connection.sendall(UNFINISHED)
+            connection.sendall(change)
             return small.get("/leaderboard")
 
         wait_until(lambda: ask().status_code == 503)
@@ -153,14 +263,24 @@ def test_a_rush_is_refused_with_503_and_leaves_no_trace(small: Service) -> None:
         seconds = time.monotonic() - begun
         assert 200 == small.get("/health/live").status_code
 
-    assert_problem(answers[0], "unavailable")
-    assert "1" == answers[0].headers["retry-after"]
-    assert {503} == {answer.status_code for answer in answers}
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert_problem(refused[0], "unavailable")
+    assert "1" == refused[0].headers["retry-after"]
+    assert len(refused) >= 40
     assert seconds < 5
     # A rush must not fill the log too: one line a second tells of it.
     assert 1 <= sum(line["event"] == "requests.shed" for line in small.logged()) <= 25
-    assert not any(line["event"] == "request" and line["level"] == "error" for line in small.logged())
     wait_until(lambda: small.get("/leaderboard").status_code == 200)
+
+
+def test_bodies_that_do_not_come_take_nobody_s_place(small: Service) -> None:
+    """Ten times as many as are served at a time."""
+    with contextlib.ExitStack() as held:
+        for _ in range(100):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", small.settings.port)))
+            connection.sendall(UNFINISHED)
+
+        assert {200} == {small.get("/leaderboard").status_code for _ in range(50)}
 
 
 def test_a_body_that_stops_is_answered_408(service: Service) -> None:

@@ -49,6 +49,8 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "SENTRY_DSN": [("https://key@sentry.example/1", "https://key@sentry.example/1")],
     "DRAIN_SECONDS": [("0", 0), ("60", 60)],
     "MAX_IN_FLIGHT": [("1", 1), ("100000", 100_000)],
+    "MAX_CONNECTIONS": [("1", 1), ("1000000", 1_000_000)],
+    "IDLE_SECONDS": [("1", 1), ("3600", 3600)],
 }
 BAD = {
     "DATABASE_URL": [
@@ -92,6 +94,8 @@ BAD = {
     "SENTRY_DSN": ["sentry.example", "ftp://key@sentry.example/1"],
     "DRAIN_SECONDS": ["-1", "61", "0.5"],
     "MAX_IN_FLIGHT": ["0", "100001", "-1"],
+    "MAX_CONNECTIONS": ["0", "1000001", "-1"],
+    "IDLE_SECONDS": ["0", "3601", "-1", "0.5"],
 }
 
 
