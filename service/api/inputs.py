@@ -102,12 +102,14 @@ async def body(request: Request[Any, Any, Any], kind: type[B]) -> B:
     """
     Return the body as `kind`.
 
-    Raises `UnsupportedMediaType` unless it is declared as JSON in UTF-8, and `Invalid` for anything that
+    Raises `UnsupportedMediaType` unless it is declared as JSON in UTF-8, in no content coding, and `Invalid` for anything that
     is not exactly `kind`: malformed JSON, other types, unknown or missing fields.
     """
-    declared, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    # All lines of each: whoever sends two means to be read in two ways.
+    declared, _, parameters = (header_list(request, "content-type") or "").lower().partition(";")
     charset = parameters.strip().removeprefix("charset=").strip('"')
-    if declared.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
+    coding = (header_list(request, "content-encoding") or "identity").lower()
+    if declared.strip() != "application/json" or charset not in ("", "utf-8", "utf8") or coding != "identity":
         raise UnsupportedMediaType
     try:
         raw = await request.body()

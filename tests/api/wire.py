@@ -106,7 +106,7 @@ def exchange(port: int, sent: bytes, *, seconds: float = SECONDS) -> Reply:
 
 def exchanges(port: int, sent: bytes, *, seconds: float = SECONDS) -> list[Reply]:
     """Every answer until the server closes the connection, to requests of which the last asks for that."""
-    return _replies(received(port, sent, seconds=seconds), sent.partition(b" ")[0].decode("latin-1"))
+    return replies(received(port, sent, seconds=seconds), sent.partition(b" ")[0].decode("latin-1"))
 
 
 def received(port: int, sent: bytes, *, seconds: float = SECONDS) -> bytes:
@@ -122,7 +122,8 @@ def received(port: int, sent: bytes, *, seconds: float = SECONDS) -> bytes:
     return answer
 
 
-def _replies(received: bytes, method: str) -> list[Reply]:
+def replies(received: bytes, method: str) -> list[Reply]:
+    """What was received, taken apart; `method` is that of the requests, because HEAD has no body."""
     answers, found = _Answers(received), []
     while answers.tell() < len(received):
         response = http.client.HTTPResponse(answers, method=method)  # type: ignore[arg-type]  # only makefile is used
