@@ -33,7 +33,6 @@ SMUGGLED: dict[str, bytes] = {
     "a vertical tab": _POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n<SMUGGLED>",
     "a coding in quotes": _POST + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n<SMUGGLED>',
     "chunked, then another": _POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n<SMUGGLED>",
-    "another, then chunked": _POST + b"Transfer-Encoding: cow, chunked\r\n\r\n0\r\n\r\n<SMUGGLED>",
     "chunked in HTTP/1.0": b"POST /users HTTP/1.0\r\n" + JSON_LINE + _CHUNKED + b"\r\n0\r\n\r\n<SMUGGLED>",
     "nearly chunked": _POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n<SMUGGLED>",
     "chunked with NUL": _POST + b"Transfer-Encoding: chunked\x00\r\n\r\n0\r\n\r\n<SMUGGLED>",
@@ -67,6 +66,7 @@ ODD_FRAMES: dict[str, bytes] = {
     "an extension": _GET + _CHUNKED + b'\r\n3;a=b;c="d"\r\nabc\r\n0;e\r\n\r\n',
     "a trailer": _GET + _CHUNKED + b"\r\n3\r\nabc\r\n0\r\nContent-Length: 5\r\nHost: y\r\n\r\n",
     "a coding in capitals": _GET + b"Transfer-Encoding: CHUNKED\r\n\r\n0\r\n\r\n",
+    "another coding, then chunked": _GET + b"Transfer-Encoding: cow, chunked\r\n\r\n0\r\n\r\n",
     "keep-alive of version 1.0": b"GET /users/victim HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
 }
 

@@ -14,13 +14,13 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
 import redis
 
+from tests.load.memory import rss_kib
 from tests.ranking.equality import ledger_board, mirror_board
 
 from . import hostile_wire
@@ -57,8 +57,13 @@ def _unharmed(service: Service) -> Iterator[None]:
     with somebody_else(service) as seconds:
         yield
 
+    after = _picture(service)
+    if before != after:
+        # So that the test to blame is the only one that fails, and the next one is not too late to change it.
+        service.put("victim", 1500)
+
+    assert before == after
     assert max(seconds) < IN_TIME
-    assert before == _picture(service)
     assert [] == service.defects()
     assert workers == service.workers()
 
@@ -94,12 +99,6 @@ def somebody_else(service: Service) -> Iterator[list[float]]:
     finally:
         over.set()
         thread.join()
-
-
-def rss_kib(service: Service) -> int:
-    """The memory that the workers have, in KiB."""
-    lines = [line for pid in service.workers() for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def refused(answers: list[Reply]) -> None:
@@ -153,15 +152,15 @@ def test_an_address_that_is_none_leads_nowhere(service: Service, value: bytes) -
 # Who is asking, and whom
 
 
-@pytest.mark.parametrize("name", hostile_wire.FORWARDING)
 @pytest.mark.parametrize("value", hostile_wire.CHAINS.values(), ids=hostile_wire.CHAINS)
-def test_what_a_client_says_about_itself_is_passed_over(service: Service, name: str, value: bytes) -> None:
+def test_what_a_client_says_about_itself_is_passed_over(service: Service, value: bytes) -> None:
     """No proxy is trusted here: the answer is that of a request without the header."""
-    answer = service.raw(request("GET", "/users/victim", [(name, value), (name, b"198.51.100.77")]))
+    for name in hostile_wire.FORWARDING:
+        answer = service.raw(request("GET", "/users/victim", [(name, value), (name, b"198.51.100.77")]))
 
-    assert 200 == answer.status
-    assert b"198.51.100" not in answer.body
-    assert "198.51.100" not in str(answer.headers)
+        assert 200 == answer.status
+        assert b"198.51.100" not in answer.body
+        assert "198.51.100" not in str(answer.headers)
 
 
 @pytest.mark.parametrize("value", hostile_wire.HOSTS.values(), ids=hostile_wire.HOSTS)
@@ -280,7 +279,14 @@ ENDLESS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("sent", "more"), ENDLESS.values(), ids=ENDLESS)
+@pytest.mark.parametrize(
+    ("sent", "more"),
+    [
+        # Zeros before a chunk's length are allowed in any number: those end with the time for a body.
+        pytest.param(*pair, id=name, marks=pytest.mark.slow if name == "a chunk's length" else ())
+        for name, pair in ENDLESS.items()
+    ],
+)
 def test_what_never_ends_is_cut_off(service: Service, sent: bytes, more: bytes) -> None:
     """Soon, with a refusal if there is whom to refuse, and kept nowhere meanwhile."""
     before = rss_kib(service)
