@@ -121,7 +121,9 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
         async with opened(settings) as ladder:
             app.state.ladder = ladder
             app.state.draining = draining or asyncio.Event()
+            app.state.scrapes = metrics_route.scrapes(ladder)
             yield
+            await app.state.scrapes.drain()
             if limiter:
                 await limiter.close()
 

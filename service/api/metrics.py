@@ -15,10 +15,11 @@ from service import metrics
 from service.api.health import examine
 from service.api.operation import Operation, Says
 from service.errors import LadderError
+from service.ranking.coalesce import Coalescer
 from service.ranking.drift import DRIFTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from service.api.health import Health
     from service.ranking.drift import Outcome
@@ -36,14 +37,29 @@ _METRICS = Operation(
 @get("/metrics", opt={"doc": _METRICS})
 async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return every metric, also while both stores are away; whichever worker is asked, it is the same."""
-    ladder: Ladder = request.app.state.ladder
-    health, outcome = await asyncio.gather(examine(ladder), _last_reconcile(ladder))
     wanted = ",".join(request.headers.getall("accept", []))
-    text, media_type = await asyncio.to_thread(
-        metrics.exposition, list(_present(health, outcome)), as_openmetrics=bool(_OPENMETRICS.search(wanted))
-    )
+    text, media_type = await request.app.state.scrapes(bool(_OPENMETRICS.search(wanted)))
     headers = {"Cache-Control": "no-store", "Content-Type": media_type, "Vary": "Accept"}
     return Response(text, headers=headers)
+
+
+def scrapes(ladder: Ladder) -> Coalescer[bool, tuple[bytes, str]]:
+    """
+    Return what makes the text and its media type, in OpenMetrics or not, once for all who ask meanwhile.
+
+    No limit applies to this address, and each text is tens of milliseconds of work: a crowd that asks would
+    otherwise keep everybody out.
+    """
+
+    async def make(formats: Sequence[bool]) -> list[tuple[bytes, str]]:
+        health, outcome = await asyncio.gather(examine(ladder), _last_reconcile(ladder))
+        present = list(_present(health, outcome))
+        return [
+            await asyncio.to_thread(metrics.exposition, present, as_openmetrics=as_openmetrics)
+            for as_openmetrics in formats
+        ]
+
+    return Coalescer(make, shared=True, max_in_flight=1, name="scrapes")
 
 
 async def _last_reconcile(ladder: Ladder) -> Outcome | None:

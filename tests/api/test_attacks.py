@@ -328,6 +328,20 @@ def test_five_hundred_slow_clients_keep_nobody_out(service: Service) -> None:
     assert max(seconds) < IN_TIME
 
 
+@pytest.mark.parametrize("target", ["/metrics", "/health", "/health/ready"])
+def test_a_crowd_at_what_is_not_limited_keeps_nobody_out(service: Service, target: str) -> None:
+    """Three hundred who ask at the same time cost hardly more than one; whatever they are told, others are served."""
+    with contextlib.ExitStack() as held:
+        crowd = [
+            held.enter_context(socket.create_connection(("127.0.0.1", service.settings.port), timeout=30))
+            for _ in range(300)
+        ]
+        for connection in crowd:
+            connection.sendall(request("GET", target))
+        for connection in crowd:
+            assert connection.recv(9) == b"HTTP/1.1 "
+
+
 def test_a_flood_of_connections_that_are_cut_keeps_nobody_out(service: Service) -> None:
     """Reset in the middle of everything: head, body, answer."""
     parts = [b"", b"GET /users/vic", request("PUT", "/users/victim/rating", [JSON, ("Content-Length", "9")]) + b"{",

@@ -31,6 +31,8 @@ TICK_SECONDS = 0.005
 MOST_CONNECTIONS = 6000
 WELL_SECONDS = 0.25
 """An answer as quick as that, three times in a row, and the service is itself again."""
+REUSE_SECONDS = 1.0
+"""A connection that was idle for longer is not used again: the service may be about to close it."""
 _KINDS = 1000
 
 
@@ -65,6 +67,7 @@ class _Connection(asyncio.Protocol):
         self._transport: Any = None
         self._received = b""
         self._begun = 0.0
+        self.idle_since = 0.0
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -128,7 +131,7 @@ class Load:
         while (elapsed := time.perf_counter() - self._begun) < seconds:
             for _ in range(int(elapsed * rate - due)):
                 due += 1
-                if self._idle:
+                if self._idle and time.perf_counter() - self._idle[-1].idle_since < REUSE_SECONDS:
                     self._ask(self._idle.pop())
                 elif len(self._all) + self._opening < MOST_CONNECTIONS:
                     tasks.add(task := asyncio.create_task(self._open()))
@@ -172,6 +175,7 @@ class Load:
         if self._keeps:
             self._ask(connection)
         else:
+            connection.idle_since = time.perf_counter()
             self._idle.append(connection)
 
     def lost(self, connection: _Connection, *, under_way: bool) -> None:

@@ -174,9 +174,10 @@ def test_twice_the_load_for_ten_seconds(service: Service) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_twice_the_load_for_five_minutes(service: Service) -> None:
-    """Memory is what it was after the first minute."""
+    """Memory is in the second half what it was in the first."""
     outcome, memory = overloaded(service, 300)
 
     print(outcome, memory[::30])  # noqa: T201  the figures, with -s
     assert_well(service, outcome)
-    assert max(memory[-60:]) - max(memory[30:90]) < 32 * 1024
+    half = len(memory) // 2
+    assert max(memory[half:]) - max(memory[30:half]) < 64 * 1024
