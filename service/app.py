@@ -151,10 +151,11 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
         logging_config=None,
     )
     app.state.openapi = openapi.description(app)
-    served: ASGIApp = app
+    served: ASGIApp = Admission(app, most=settings.max_in_flight)
     if limiter:
+        # Outside: who asks too often takes nobody's turn, and a refusal for lack of turns tells of the limit too.
         served = RateLimit(served, limiter, ClientAddresses(settings.trusted_proxies))
-    return Requests(Cors(Admission(served, most=settings.max_in_flight), settings.cors_allow_origins))
+    return Requests(Cors(served, settings.cors_allow_origins))
 
 
 def _limiter(settings: Settings) -> Limiter | None:
