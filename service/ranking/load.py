@@ -65,7 +65,7 @@ async def load(feed: Feed, mirror: Mirror, state: State, progress: Callable[[int
 
 async def _read(feed: Feed, page: int) -> list[list[BoardRow]]:
     """Return the users of a stretch, encoded, in as many parts as pipelines; at least one."""
-    changes = await feed.rows(page, page + STRETCH_PAGES)
+    changes = await feed.rows(page, page + STRETCH_PAGES, in_order=True)
     parts = []
     for first in range(0, len(changes) or 1, PIPELINE_ROWS):
         parts.append(board_rows(changes[first : first + PIPELINE_ROWS]))

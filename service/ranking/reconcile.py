@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 B = TypeVar("B", bound="Sized")
 
-DUTY = 0.8
+DUTY = 0.9
 """Share of the time that is spent working, at most: a million users take less than 20 s beside a service."""
 PAGES = 20
 """Of the users' table in one SELECT: some two thousand users."""

@@ -135,9 +135,10 @@ class Feed:
         ((file, pages),) = await self._read("heap")
         return str(file), int(pages)
 
-    async def rows(self, first: int, last: int) -> list[Change]:
-        """Return the users that lie in the pages from `first` to before `last`."""
-        return [Change(*row) for row in await self._read("rows", first=f"({first},0)", last=f"({last},0)")]
+    async def rows(self, first: int, last: int, *, in_order: bool = False) -> list[Change]:
+        """Return the users that lie in the pages from `first` to before `last`, in the board's order if asked to."""
+        query = "rows_in_order" if in_order else "rows"
+        return [Change(*row) for row in await self._read(query, first=f"({first},0)", last=f"({last},0)")]
 
     async def changes(self, checkpoint: Checkpoint, *, limit: int) -> tuple[list[Change], Checkpoint, bool]:
         """

@@ -199,8 +199,11 @@ SELECT pg_relation_filenode('users')::text, pg_relation_size('users') / current_
 
 -- name: rows
 -- Users by where they lie on disk: ten times faster than by id, and enough for whoever looks at them all. A row
--- that is updated meanwhile may move behind the walk, but then its update is the tail's to bring. In the
--- board's order, because it takes neighbours one after the other in half the time.
+-- that is updated meanwhile may move behind the walk, but then its update is the tail's to bring.
+SELECT id, version, rating, username FROM users WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid;
+
+-- name: rows_in_order
+-- As rows, in the board's order, because it takes neighbours one after the other in half the time.
 SELECT id, version, rating, username FROM users WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid
 ORDER BY rating, username DESC;
 
