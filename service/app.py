@@ -10,7 +10,7 @@ import structlog
 from litestar import Litestar
 
 from service import metrics, tasks
-from service.api import docs, health, leaderboard, openapi, users
+from service.api import docs, health, leaderboard, openapi, ranks, ratings, users
 from service.api import metrics as metrics_route
 from service.api.access import Cors, check_key
 from service.api.admission import Admission
@@ -134,6 +134,11 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
             users.put_rating,
             users.search_users,
             leaderboard.get_leaderboard,
+            ranks.get_rank,
+            ranks.get_neighbors,
+            ranks.post_ranks,
+            ratings.get_rating,
+            ratings.get_distribution,
             health.get_health,
             health.get_live,
             health.get_ready,

@@ -121,6 +121,51 @@ class Window(msgspec.Struct, frozen=True):
     since: tuple[Token, ...] = ()
 
 
+class Around(msgspec.Struct, frozen=True):
+    """Which rows are asked for: a user's, and `radius` on either side; near an end as many more on the other one."""
+
+    user_id: UserId
+    radius: int
+    since: tuple[Token, ...] = ()
+
+
+class Roster(msgspec.Struct, frozen=True):
+    """The rows of these users, in the order asked: None for one who is not there. All read at one instant."""
+
+    board: Board
+    rows: list[Row | None]
+
+
+class Buckets(msgspec.Struct, frozen=True):
+    """Which ratings are to be counted: from `low` to `high`, `width` of them together, the last bucket maybe fewer."""
+
+    low: int
+    high: int
+    width: int = 1
+    since: tuple[Token, ...] = ()
+
+    def __len__(self) -> int:
+        """How many buckets there are."""
+        return (self.high - self.low) // self.width + 1
+
+    def bounds(self) -> list[tuple[int, int]]:
+        """Return the lowest and the highest rating of each."""
+        return [(low, min(low + self.width - 1, self.high)) for low in range(self.low, self.high + 1, self.width)]
+
+
+QUANTILES = (10, 50, 90, 99)
+"""By nearest rank: the lowest rating such that at least so many percent of the users have it or a lower one."""
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """Users by rating at one instant: how many in each bucket and above them all, and the quantiles; none of nobody."""
+
+    board: Board
+    above: int
+    users: list[int]
+    quantiles: list[int]
+
+
 class Census(msgspec.Struct, frozen=True):
     """How many users have each rating, in one snapshot of Postgres; whatever was committed before `as_of` is in."""
 

@@ -98,6 +98,12 @@ def user_id(request: Request[Any, Any, Any]) -> UserId:
     return found
 
 
+def rating(request: Request[Any, Any, Any]) -> int:
+    """Return the rating in the path; raises `Invalid` for one that no user can have."""
+    found: int = _in_path(request, "rating")
+    return found
+
+
 async def body(request: Request[Any, Any, Any], kind: type[B]) -> B:
     """
     Return the body as `kind`.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from service.model import RESERVED_IDS, USER_ID, UserId
+from service.model import MAX_RATING, MIN_RATING, RESERVED_IDS, USER_ID, UserId
 
 
 class Reader(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,5 +77,6 @@ IN_PATH = {
             required=True,
         ),
     ),
+    "rating": ("rating", msgspec.structs.replace(whole(MIN_RATING, MAX_RATING, about="A rating."), required=True)),
 }
 """Parameters in paths: the router's name of each, the client's, and its reader."""

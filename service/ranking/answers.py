@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from service.model import RankSource, Standing, Token, User
+from service.model import RankSource, Standing, Token, User, UserId
 
 V = TypeVar("V")
 
@@ -53,3 +53,18 @@ class Seen(msgspec.Struct, frozen=True):
 
     user: User
     standing: Standing
+
+
+class Ranked(msgspec.Struct, frozen=True):
+    """Where a user stands, and among how many; all of one instant."""
+
+    id: UserId
+    rating: int
+    rank: int
+    position: int
+    total: int
+
+
+def percentile(*, above: int, total: int) -> float | None:
+    """Return the share of users with this rating or a lower one, in percent to 2 places; None of nobody."""
+    return round(100 * (total - above) / total, 2) if total else None

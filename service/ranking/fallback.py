@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from service.errors import NotFound, Overloaded
-from service.model import Standing
-from service.ranking.answers import Answer, Seen
+from service.model import Board, Roster, Standing
+from service.ranking.answers import Answer, Ranked, Seen
 from service.ranking.coalesce import Coalescer
 from service.ranking.deadline import within
-from service.ranking.histogram import Histograms
+from service.ranking.histogram import Histogram, Histograms
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from service.model import Page, UserId, Window
+    from service.model import Around, Buckets, Counted, Page, UserId, Window
     from service.store.ledger import Ledger
 
 EXACT_USERS = 50_000
@@ -55,11 +55,20 @@ class Fallback:
             self._place, shared=True, max_batch=PLACED_IDS, patience=QUEUE_SECONDS, name="placed_users"
         )
         self._pages = Coalescer(self._cut, shared=True, max_batch=1, patience=QUEUE_SECONDS, name="counted_pages")
+        self._ranked = Coalescer(
+            self._rank, shared=True, max_batch=COUNTED_IDS, patience=QUEUE_SECONDS, name="counted_ranks"
+        )
+        self._listed = Coalescer(self._list, shared=True, max_batch=1, patience=QUEUE_SECONDS, name="counted_lists")
+        self._around = Coalescer(
+            self._surround, shared=True, max_batch=1, patience=QUEUE_SECONDS, name="counted_neighbors"
+        )
+        self._censuses = Coalescer(self._census, shared=True, max_batch=1, patience=QUEUE_SECONDS, name="censuses")
         self.under_way = 0
 
     async def drain(self) -> None:
         """Return when no statement is under way."""
-        for gathered in (self._counted, self._placed, self._pages, self._histograms):
+        users = (self._counted, self._placed, self._ranked, self._listed)
+        for gathered in (*users, self._pages, self._around, self._censuses, self._histograms):
             await gathered.drain()
 
     async def user(self, user_id: UserId, *, exact: bool) -> Answer[Seen]:
@@ -82,6 +91,38 @@ class Fallback:
         async with self._deadline():
             # Without the writes that it must show, of which Postgres has every one: equal pages are shared.
             return Answer(await self._pages(msgspec.structs.replace(window, since=())), "postgres")
+
+    async def rank(self, user_id: UserId, *, exact: bool) -> Answer[Ranked]:
+        """Return where a user stands among how many, as `user` does; raises `NotFound`, `Unavailable`."""
+        async with self._deadline():
+            if not exact:
+                histogram = await self._histograms.newest()
+                if histogram.total > self._exact_users:
+                    answer = await self._placed(user_id)
+                    if answer is not None and answer.as_of == histogram.as_of:
+                        standing = answer.value.standing
+                        ranked = Ranked(user_id, standing.rating, standing.rank, standing.position, histogram.total)
+                        return Answer(ranked, "histogram", as_of=answer.as_of)
+            return await self._ranked(user_id)
+
+    async def rows(self, ids: tuple[UserId, ...]) -> Answer[Roster]:
+        """Return users' rows, counted at one instant; raises `Unavailable`."""
+        async with self._deadline():
+            return Answer(await self._listed(ids), "postgres")
+
+    async def neighbors(self, around: Around) -> Answer[Page]:
+        """Return the rows around a user, counted at one instant; raises `NotFound`, `Unavailable`."""
+        async with self._deadline():
+            return Answer(await self._around(msgspec.structs.replace(around, since=())), "postgres")
+
+    async def count(self, buckets: Buckets, *, exact: bool) -> Answer[Counted]:
+        """Return how many users have which ratings; raises `Unavailable`. Unless `exact`, a big board's of late."""
+        async with self._deadline():
+            if not exact:
+                histogram = await self._histograms.newest()
+                if histogram.total > self._exact_users:
+                    return Answer(histogram.counted(buckets), "histogram", as_of=histogram.as_of)
+            return Answer((await self._censuses(None)).counted(buckets), "postgres")
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -118,3 +159,25 @@ class Fallback:
 
     async def _cut(self, windows: Sequence[Window]) -> list[Page]:
         return [await self._ledger.page(window) for window in windows]
+
+    async def _rank(self, ids: Sequence[UserId]) -> list[Answer[Ranked] | NotFound]:
+        total, found = await self._ledger.rows_of(ids)
+        return [
+            Answer(Ranked(user_id, row.rating, row.rank, row.position, total), "postgres")
+            if (row := found.get(user_id))
+            else NotFound()
+            for user_id in ids
+        ]
+
+    async def _list(self, lists: Sequence[tuple[UserId, ...]]) -> list[Roster]:
+        rosters = []
+        for ids in lists:
+            total, found = await self._ledger.rows_of(ids)
+            rosters.append(Roster(Board(total), list(map(found.get, ids))))
+        return rosters
+
+    async def _surround(self, asked: Sequence[Around]) -> list[Page | NotFound]:
+        return [await self._ledger.neighbors(around) for around in asked]
+
+    async def _census(self, asked: Sequence[None]) -> list[Histogram]:
+        return [Histogram(await self._ledger.histogram(), asked_at=0)] * len(asked)

@@ -16,7 +16,7 @@ import structlog
 
 from service import failpoints, metrics
 from service.errors import Behind, LadderError, NotReady, Unavailable
-from service.model import Board, Page, Placed, Standing, Token, User, UserId, Window
+from service.model import Around, Board, Buckets, Counted, Page, Placed, Roster, Standing, Token, User, UserId, Window
 from service.ranking.breaker import Breaker
 from service.ranking.deadline import within
 from service.store.history import ANY_SOURCE, NO_SOURCE
@@ -37,6 +37,13 @@ class Lookup(msgspec.Struct, frozen=True):
     """A user to look up in the mirror, if that has every write in `since`."""
 
     user_id: UserId
+    since: tuple[Token, ...] = ()
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """Users whose rows are asked for, if the mirror has every write in `since`."""
+
+    ids: tuple[UserId, ...]
     since: tuple[Token, ...] = ()
 
 
@@ -120,6 +127,44 @@ class GuardedMirror:
         """Return the page of each window; `Behind` where the mirror lacks a write of the window's."""
         async with self._calling():
             return await self._mirror.pages(windows, source=self._source())
+
+    async def ranks(self, lookups: Sequence[Lookup]) -> list[Sighting | Behind]:
+        """Return where each user stands, as `users` does but without the cached objects."""
+        ids = {lookup.user_id: None for lookup in lookups}
+        ids.update((token.id, None) for lookup in lookups for token in lookup.since)
+        async with self._calling():
+            board, held = await self._mirror.standings(list(ids), source=self._source())
+        return [
+            Sighting(board, held.get(lookup.user_id), None)
+            if all(token.id in held and held[token.id].version >= token.version for token in lookup.since)
+            else Behind()
+            for lookup in lookups
+        ]
+
+    async def rosters(self, listings: Sequence[Listing]) -> list[Roster | Behind]:
+        """Return the rows of each list; `Behind` where the mirror lacks a write of the list's."""
+        asked = [
+            (*listing.ids, *(token.id for token in listing.since if token.id not in listing.ids))
+            for listing in listings
+        ]
+        async with self._calling():
+            replies = await self._mirror.rosters(asked, source=self._source())
+        return [
+            Roster(roster.board, roster.rows[: len(listing.ids)])
+            if all(versions.get(token.id, 0) >= token.version for token in listing.since)
+            else Behind()
+            for listing, (roster, versions) in zip(listings, replies, strict=True)
+        ]
+
+    async def neighbors(self, asked: Sequence[Around]) -> Sequence[Page | Behind]:
+        """Return the rows around each user; `Behind` where the mirror lacks a write of the question's."""
+        async with self._calling():
+            return await self._mirror.neighbors(asked, source=self._source())
+
+    async def histograms(self, asked: Sequence[Buckets]) -> Sequence[Counted | Behind]:
+        """Count users by rating; `Behind` where the mirror lacks a write of the question's."""
+        async with self._calling():
+            return await self._mirror.histograms(asked, source=self._source())
 
     async def fill(self, users: Sequence[User], *, source: str) -> None:
         """Cache users that were read from Postgres when it was of that history, if Redis takes them now."""

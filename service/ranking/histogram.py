@@ -7,18 +7,19 @@ What it answers is up to two seconds old and is marked so; who needs an exact an
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from service.errors import Unavailable
-from service.model import MAX_RATING, MIN_RATING
+from service.model import MAX_RATING, MIN_RATING, QUANTILES, Board, Counted
 from service.ranking.coalesce import Coalescer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
-    from service.model import Census
+    from service.model import Buckets, Census
 
 FRESH_SECONDS = 1.0
 """A histogram younger than this is not asked for again."""
@@ -50,6 +51,14 @@ class Histogram:
     def above(self, rating: int) -> int:
         """Return the number of users with a higher rating. O(1)."""
         return self._above[MAX_RATING - rating]
+
+    def counted(self, buckets: Buckets) -> Counted:
+        """Return what the mirror would say of these ratings. O(buckets)."""
+        users = [self.above(low - 1) - self.above(high) for low, high in buckets.bounds()]
+        # Above a quantile is at most what is left when so many percent, rounded up, are not above it.
+        most = [self.total - -(-self.total * percent // 100) for percent in QUANTILES] if self.total else []
+        quantiles = [MAX_RATING + 1 - bisect_right(self._above, above) for above in most]
+        return Counted(Board(self.total), self.above(buckets.high), users, quantiles)
 
 
 class Histograms:

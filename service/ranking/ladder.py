@@ -36,6 +36,7 @@ from service.ranking.deadline import within
 from service.ranking.drift import Outcome
 from service.ranking.fallback import Fallback
 from service.ranking.guarded import GuardedMirror, Lookup
+from service.ranking.standings import Standings
 from service.store.history import ANY_SOURCE
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Ladder:
         self._mirrored = Coalescer(self._guarded.users, shared=True, max_batch=RANK_IDS, name="users")
         self._mirrored_pages = Coalescer(self._guarded.pages, shared=True, max_batch=PAGE_WINDOWS, name="pages")
         self._stored = Coalescer(self._ask_ledger, shared=True, max_batch=RANK_IDS, name="objects")
+        self.standings = Standings(self._guarded, self._choice, self.fallback, stored=self._stored_user, served=served)
         self._searched = Coalescer(self._search_ledger, shared=True, max_batch=1, max_in_flight=4, name="searches")
         self._pinged = Coalescer(self._ping_ledger, shared=True, max_in_flight=1, name="pings")
         self._created = Coalescer(
@@ -112,7 +114,8 @@ class Ladder:
 
     async def drain(self) -> None:
         """Return when no call is under way: before the stores are closed."""
-        reads = (self._mirrored, self._mirrored_pages, self._stored, self._searched, self._pinged, self.fallback)
+        pages = (self._mirrored_pages, self._searched, self.standings)
+        reads = (self._mirrored, *pages, self._stored, self._pinged, self.fallback)
         for gathered in (self._created, self._rated, *reads):
             await gathered.drain()
 
@@ -131,8 +134,7 @@ class Ladder:
         user = read.value.user
         if user is None:
             # What the mirror does not know may still exist: it may be on its way there.
-            async with within(LEDGER_SECONDS, Unavailable("Postgres did not answer in time")):
-                user = await self._stored(user_id)
+            user = await self._stored_user(user_id)
         if standing is None or standing.version != user.version:
             # A write came between the two reads, or has not reached the mirror. A rank of one version must
             # not be shown beside the rating of another, so Postgres answers for both.
@@ -163,6 +165,10 @@ class Ladder:
         if not rows or rows[-1].position >= total:
             return answer, None
         return answer, cursors.seal(Point(rows[-1].rating, rows[-1].username))
+
+    async def _stored_user(self, user_id: UserId) -> User:
+        async with within(LEDGER_SECONDS, Unavailable("Postgres did not answer in time")):
+            return await self._stored(user_id)
 
     async def warm(self) -> None:
         """Fetch what pages need from Postgres once, so that they can be served while it is away."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from service import failpoints
 from service.errors import IdTaken, LadderError, NotFound, PreconditionFailed, StoreBug, Unavailable, UsernameTaken
-from service.model import Board, Census, Page, Rated, Standing, User
+from service.model import Board, Census, Page, Rated, Row, Standing, User
 from service.order import ranked
 from service.store.history import NO_SOURCE
 from service.store.postgres import QUERIES, borrowed
@@ -20,7 +20,7 @@ from service.store.postgres import QUERIES, borrowed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from service.model import NewRating, NewUser, UserId, Window
+    from service.model import Around, NewRating, NewUser, UserId, Window
     from service.store.postgres import Pool, Postgres
 
 MANY = 3
@@ -157,6 +157,19 @@ class Ledger:
         total, above, before = rows[0][:3]
         found = [(row[3], row[4], row[5]) for row in rows if row[3] is not None]
         return Page(Board(total), ranked(found, position=before + 1, rank=above + 1))
+
+    async def rows_of(self, ids: Sequence[UserId]) -> tuple[int, dict[UserId, Row]]:
+        """Return how many users there are (0 if none was found), and the rows of those found. O(n)."""
+        rows = await self._fall_back("rows_of", ids=list(ids))
+        return (rows[0][0] if rows else 0), {row[1]: Row(row[5], row[4], *row[1:4]) for row in rows}
+
+    async def neighbors(self, around: Around) -> Page | NotFound:
+        """Return the rows around a user. O(n): Postgres counts the board."""
+        rows = await self._fall_back("neighbors", id=around.user_id, radius=around.radius)
+        if not rows:
+            return NotFound()
+        total, above, before = rows[0][:3]
+        return Page(Board(total), ranked([row[3:6] for row in rows], position=before + 1, rank=above + 1))
 
     async def cursor_key(self) -> bytes:
         """Return the key that cursors of this database are signed with."""

@@ -53,6 +53,9 @@ def read(name: str, directory: Path = DIRECTORY) -> Script:
 RANK = read("rank")
 SLICE_AT = read("slice_at")
 SLICE_AFTER = read("slice_after")
+ROWS_OF = read("rows_of")
+NEIGHBORS = read("neighbors")
+HISTOGRAM = read("histogram")
 PUT = read("put")
 APPLY = read("apply")
 BEGIN = read("begin")
@@ -62,7 +65,10 @@ FIX = read("fix")
 GHOSTS = read("ghosts")
 RESYNC = read("resync")
 TAKE = read("take")
-ALL = (RANK, SLICE_AT, SLICE_AFTER, PUT, APPLY, BEGIN, STORE_OBJECT, PEEK, FIX, GHOSTS, RESYNC, TAKE)
+ALL = (
+    *(RANK, SLICE_AT, SLICE_AFTER, ROWS_OF, NEIGHBORS, HISTOGRAM),
+    *(PUT, APPLY, BEGIN, STORE_OBJECT, PEEK, FIX, GHOSTS, RESYNC, TAKE),
+)
 
 Command = tuple[Any, ...]
 """A plain command, or a script followed by its number of keys, keys and arguments."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from service.errors import Behind, NotReady
-from service.model import Board, Change, Checkpoint, Page, Placed, Standing, UserId, Version
+from service.model import Board, Change, Checkpoint, Counted, Page, Placed, Roster, Row, Standing, UserId, Version
 from service.order import decode, encode, ranked
 from service.store import lua, objects, redis_settings
 from service.store.keys import LAYOUT, BoardKeys, user_object
@@ -23,7 +23,7 @@ from service.store.keys import LAYOUT, BoardKeys, user_object
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from service.model import MirrorWrite, Rated, User, Window
+    from service.model import Around, Buckets, MirrorWrite, Rated, Token, User, Window
     from service.store.redis import Client
 
 T = TypeVar("T")
@@ -31,6 +31,8 @@ T = TypeVar("T")
 BoardRow = tuple[UserId, Version, int | str, str]
 """What the board takes: id, version, rating or "-" of a user who is gone, encoded name."""
 
+MAX_BUCKETS = 500
+"""Buckets of one histogram: a millisecond."""
 PUT_ROWS = 100
 """Rows of one put or apply: few enough to keep every script under 2 ms."""
 
@@ -114,8 +116,33 @@ class Mirror:
         replies = await lua.pipeline(self._client, [self._slice(window, source) for window in windows])
         return [Behind() if reply[0] == b"behind" else _page(reply) for reply in replies]
 
+    async def rosters(
+        self, lists: Sequence[Sequence[UserId]], *, source: str
+    ) -> list[tuple[Roster, dict[UserId, Version]]]:
+        """Return the rows of each list, every list at one instant of its own, and the versions. O(ids * log n)."""
+        calls: list[lua.Command] = [(lua.ROWS_OF, *self._all_keys, source, *ids) for ids in lists]
+        replies = await lua.pipeline(self._client, calls)
+        return [_roster(ids, reply) for ids, reply in zip(lists, replies, strict=True)]
+
+    async def neighbors(self, asked: Sequence[Around], *, source: str) -> list[Page | Behind]:
+        """Return the rows around each user, as `pages` does; no rows for one who is not on the board."""
+        calls: list[lua.Command] = [
+            (lua.NEIGHBORS, *self._slice_keys, source, item.user_id, item.radius, *_pairs(item.since)) for item in asked
+        ]
+        replies = await lua.pipeline(self._client, calls)
+        return [Behind() if reply[0] == b"behind" else _page(reply) for reply in replies]
+
+    async def histograms(self, asked: Sequence[Buckets], *, source: str) -> list[Counted | Behind]:
+        """Count users by rating, as `pages` does, in `MAX_BUCKETS` buckets at most. O(buckets * log n) each."""
+        calls: list[lua.Command] = [
+            (lua.HISTOGRAM, *self._slice_keys, source, item.low, item.high, item.width, *_pairs(item.since))
+            for item in asked
+        ]
+        replies = await lua.pipeline(self._client, calls)
+        return [Behind() if reply[0] == b"behind" else _counted(reply) for reply in replies]
+
     def _slice(self, window: Window, source: str) -> lua.Command:
-        since = [text for token in window.since for text in (token.id, token.version)]
+        since = _pairs(window.since)
         if window.after is None:
             return (lua.SLICE_AT, *self._slice_keys, source, window.limit, window.offset, *since)
         point = window.after
@@ -260,6 +287,30 @@ def _page(reply: Sequence[Any]) -> Page:
         )
     )
     return Page(board, ranked(rows, position=offset + 1, rank=higher + 1))
+
+
+def _pairs(since: Sequence[Token]) -> list[str | int]:
+    return [text for token in since for text in (token.id, token.version)]
+
+
+def _roster(ids: Sequence[UserId], reply: Sequence[Any]) -> tuple[Roster, dict[UserId, Version]]:
+    board = _board(reply)
+    rows: list[Row | None] = []
+    versions: dict[UserId, Version] = {}
+    for user_id, first in zip(ids, range(3, len(reply), 4), strict=True):
+        held, rating, rank, position = reply[first : first + 4]
+        if not held:
+            rows.append(None)
+            continue
+        version, encoded = held.decode().split("|")
+        versions[user_id] = Version(int(version))
+        rows.append(Row(position, rank, user_id, decode(f"{encoded}~")[0], int(rating)))
+    return Roster(board, rows), versions
+
+
+def _counted(reply: Sequence[Any]) -> Counted:
+    board = _board(reply)
+    return Counted(board, reply[3], list(reply[8:]), [int(score) for score in reply[4:8] if score != b""])
 
 
 _OUTCOMES: dict[bytes, MirrorWrite] = {

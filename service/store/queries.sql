@@ -111,6 +111,37 @@ ORDER BY s.rating DESC, s.username;
 -- Whether users can be read.
 SELECT FROM users LIMIT 1;
 
+-- name: rows_of
+-- Rows of the board by users' ids, in no order, with the board's total. The board is counted once by rating.
+WITH steps AS MATERIALIZED (SELECT rating, count(*) AS users FROM users GROUP BY rating)
+SELECT (SELECT sum(s.users)::bigint FROM steps s), u.id, u.username, u.rating,
+       1 + above.users, 1 + above.users + tied.users
+FROM users u
+CROSS JOIN LATERAL (SELECT coalesce(sum(s.users), 0)::bigint AS users FROM steps s WHERE s.rating > u.rating) AS above
+CROSS JOIN LATERAL (SELECT count(*) AS users FROM users o WHERE o.rating = u.rating AND o.username < u.username) AS tied
+WHERE u.id = ANY(%(ids)s::text[]);
+
+-- name: neighbors
+-- As slice_at, around a user; no row at all if there is none. Near an end of the board the slice ends with it.
+WITH me AS MATERIALIZED (
+    SELECT rating, username FROM users WHERE id = %(id)s
+), place AS MATERIALIZED (
+    SELECT total.users AS total,
+           greatest(0, least(above.users + tied.users - %(radius)s, total.users - 2 * %(radius)s - 1)) AS before
+    FROM me
+    CROSS JOIN LATERAL (SELECT count(*) AS users FROM users o WHERE o.rating > me.rating) AS above
+    CROSS JOIN LATERAL (SELECT count(*) AS users FROM users o
+                        WHERE o.rating = me.rating AND o.username < me.username) AS tied
+    CROSS JOIN (SELECT count(*) AS users FROM users) AS total
+), slice AS MATERIALIZED (
+    SELECT id, username, rating FROM users ORDER BY rating DESC, username
+    LIMIT 2 * %(radius)s + 1 OFFSET (SELECT before FROM place)
+)
+SELECT place.total, (SELECT count(*) FROM users WHERE rating > (SELECT max(rating) FROM slice)), place.before,
+       s.id, s.username, s.rating
+FROM place CROSS JOIN slice s
+ORDER BY s.rating DESC, s.username;
+
 -- name: cursor_key
 -- The key that every process of this database signs cursors with.
 SELECT key FROM secrets WHERE name = 'cursor';

@@ -18,7 +18,15 @@ WRITES = [
     ("POST", "/users", {"username": "written"}),
     ("PUT", "/users/known/rating", {"rating": 1600}),
 ]
-READS = ["/users/nobody", "/leaderboard", "/users/search?username=x", "/health", "/health/live"]
+READS = [
+    "/users/nobody",
+    "/users/known/rank",
+    "/ratings/distribution",
+    "/leaderboard",
+    "/users/search?username=x",
+    "/health",
+    "/health/live",
+]
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +165,8 @@ def test_an_answer_is_data_and_says_so(service: Service, target: str) -> None:
     assert "DENY" == headers["x-frame-options"]
     assert "no-referrer" == headers["referrer-policy"]
     assert headers["cache-control"] in ("no-cache", "no-store")
+
+
+def test_a_list_of_ranks_needs_no_key(service: Service) -> None:
+    """It is a read, though it is asked for with a body."""
+    assert 200 == call(service, "POST", "/ranks", {"user_ids": ["known"]}).status_code

@@ -19,6 +19,11 @@ ROUTES = [
     "/users/known/rating",
     "/users/search",
     "/leaderboard",
+    "/users/known/rank",
+    "/users/known/neighbors",
+    "/ratings/1500",
+    "/ratings/distribution",
+    "/ranks",
     "/health",
     "/health/live",
     "/metrics",
@@ -27,6 +32,10 @@ READS = [
     "/users/known",
     "/users/search?username=known",
     "/leaderboard?limit=3",
+    "/users/known/rank",
+    "/users/known/neighbors?radius=1",
+    "/ratings/1500",
+    "/ratings/distribution?width=1000",
     "/health",
     "/health/live",
     "/health/ready",
@@ -36,6 +45,11 @@ READS = [
 ANSWERS: dict[str, tuple[int, str, bytes]] = {
     "read": (200, "", request("GET", "/users/known")),
     "page": (200, "", request("GET", "/leaderboard")),
+    "rank": (200, "", request("GET", "/users/known/rank")),
+    "neighbors": (200, "", request("GET", "/users/known/neighbors")),
+    "list": (200, "", request("POST", "/ranks", [JSON], b'{"user_ids":["known"]}')),
+    "rating": (200, "", request("GET", "/ratings/1500")),
+    "distribution": (200, "", request("GET", "/ratings/distribution")),
     "search": (200, "", request("GET", "/users/search?username=known")),
     "write": (200, "", request("PUT", "/users/known/rating", [JSON], b'{"rating":1500}')),
     "health": (200, "", request("GET", "/health")),
@@ -242,7 +256,7 @@ def test_an_upgrade_that_is_not_offered_is_passed_over(service: Service) -> None
 @pytest.mark.parametrize("name", ["x", "Limit", "limit[]", "username ", "offsets"])
 def test_an_unknown_parameter_is_refused(service: Service, target: str, name: str) -> None:
     """On every route, also where there are none at all; before anything is written."""
-    method = "POST" if target == "/users" else "PUT" if target.endswith("/rating") else "GET"
+    method = "POST" if target in ("/users", "/ranks") else "PUT" if target.endswith("/rating") else "GET"
     body = {"POST": {"username": fresh_name()}, "PUT": {"rating": 1500}}.get(method)
     before = service.rows()
     answer = service.client.request(method, target, params={"username": "known", name: "1"}, json=body)

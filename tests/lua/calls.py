@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 KEYS = BoardKeys.of("ladder")
 BOARD_USERS_STATE = (KEYS.board, KEYS.users, KEYS.state)
 BOARD_STATE = (KEYS.board, KEYS.state)
+BOARD_STATE_USERS = (KEYS.board, KEYS.state, KEYS.users)
 SOURCE = "here"
 MAX_ROWS = 200
 

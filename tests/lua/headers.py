@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 READ_ONLY = "#!lua flags=no-writes\n"
 CLOSING = ["Returns", "Errors", "Complexity", "Effects", "Why atomic"]
-READS = {"GET", "GETRANGE", "HGET", "HMGET", "TIME", "TYPE", "ZCARD", "ZCOUNT", "ZREVRANGE", "ZREVRANK", "ZSCORE"}
+READS = {"GET", "GETRANGE", "HGET", "HMGET", "TIME", "TYPE", "ZCARD", "ZCOUNT"} | {
+    "ZMSCORE",
+    "ZRANGE",
+    "ZREVRANGE",
+    "ZREVRANK",
+    "ZSCORE",
+}
 WRITES = {"HINCRBY", "HSET", "SET", "UNLINK", "ZADD", "ZREM"}
 MAX_LINES = 400
 

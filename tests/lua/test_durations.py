@@ -11,11 +11,12 @@ from redis.exceptions import ResponseError
 from service.model import UserId
 from service.order import encode, member
 from service.ranking.ladder import RANK_IDS
+from service.ranking.standings import RANKED_IDS
 from service.store import lua
 from service.store.inspection import FIX_ROWS, GHOST_MEMBERS, PEEK_IDS
-from service.store.mirror import PUT_ROWS
+from service.store.mirror import MAX_BUCKETS, PUT_ROWS
 
-from .calls import BOARD_STATE, BOARD_USERS_STATE, SOURCE, Row, Scripts
+from .calls import BOARD_STATE_USERS, BOARD_USERS_STATE, SOURCE, Row, Scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -116,6 +117,10 @@ CASES: dict[str, tuple[Script, Callable[[list[Row], int], tuple[Any, ...]]]] = {
         ),
     ),
     "rank": (lua.RANK, lambda rows, call: (SOURCE, *(row.id for row in rows[call::70][:RANK_IDS]))),
+    # A list of a thousand, which must be of one instant, takes four times as long: decision 10.
+    "rows_of": (lua.ROWS_OF, lambda rows, call: (SOURCE, *(row.id for row in rows[call::70][:RANKED_IDS]))),
+    "neighbors": (lua.NEIGHBORS, lambda rows, call: (SOURCE, rows[call * 1300].id, 100)),
+    "histogram": (lua.HISTOGRAM, lambda _, call: (SOURCE, 100, 5000, -(-4901 // MAX_BUCKETS) + call)),
     "slice_at": (lua.SLICE_AT, lambda _, call: (SOURCE, SLICE_ROWS, call * 1200)),
     "slice_after": (
         lua.SLICE_AFTER,
@@ -133,7 +138,8 @@ def test_no_call_holds_the_server_for_long(scripts: Scripts, loaded: list[Row], 
     grew with the board would show in every call.
     """
     script, arguments = CASES[case]
-    keys = BOARD_STATE if script in (lua.SLICE_AT, lua.SLICE_AFTER) else BOARD_USERS_STATE
+    board_first = (lua.SLICE_AT, lua.SLICE_AFTER, lua.NEIGHBORS, lua.HISTOGRAM)
+    keys = BOARD_STATE_USERS if script in board_first else BOARD_USERS_STATE
     scripts.apply(next_token="t0")
     scripts.client.execute_command("SCRIPT", "LOAD", script.text)
 

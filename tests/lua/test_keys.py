@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.model import Change, Checkpoint, Point, Rated, User, UserId, Version, Window
+from service.model import Around, Change, Checkpoint, Point, Rated, User, UserId, Version, Window
+from service.model import Buckets as Ratings
 from service.store import lua
 from service.store.buckets import Buckets
 from service.store.inspection import Fix, Inspection
@@ -97,6 +98,9 @@ async def use_every_verb(mirror: Mirror, inspection: Inspection) -> None:
     await mirror.standings([UserId("a")], source="here")
     await mirror.users([UserId("a")], source="here")
     await mirror.pages([Window(1), Window(1, after=Point(1500, "anna"))], source="here")
+    await mirror.rosters([[UserId("a")]], source="here")
+    await mirror.neighbors([Around(UserId("a"), 1)], source="here")
+    await mirror.histograms([Ratings(100, 5000, 50)], source="here")
     await mirror.fill([user], source="here")
     await inspection.peek([UserId("a")], epoch=state.epoch)
     await inspection.fix([Fix(change, Version(1))], epoch=state.epoch)
