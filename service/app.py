@@ -10,7 +10,7 @@ import structlog
 from litestar import Litestar
 
 from service import metrics, tasks
-from service.api import docs, health, leaderboard, openapi, ranks, ratings, users
+from service.api import changes, docs, health, leaderboard, openapi, ranks, ratings, users
 from service.api import metrics as metrics_route
 from service.api.access import Cors, check_key
 from service.api.admission import Admission
@@ -133,6 +133,10 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
             users.get_user,
             users.put_rating,
             users.search_users,
+            changes.patch_rating,
+            changes.put_ratings,
+            changes.patch_user,
+            changes.delete_user,
             leaderboard.get_leaderboard,
             ranks.get_rank,
             ranks.get_neighbors,

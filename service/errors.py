@@ -6,6 +6,8 @@ Every error that a request can end in, as one tree.
     ├── NotFound                no such user
     ├── UsernameTaken           another user has this name, regardless of case
     ├── IdTaken                 another user has this id
+    ├── RatingOutOfRange        the rating would leave 100..5000; nothing was changed
+    ├── KeyReused               the Idempotency-Key belongs to another request
     ├── PreconditionFailed      If-Match names a version that is not the current one
     ├── Unavailable             a store cannot be reached or is too slow; nothing was changed, retry later
     │   ├── Overloaded          a bounded queue is full
@@ -51,6 +53,14 @@ class UsernameTaken(LadderError):
 
 class IdTaken(LadderError):
     """Another user already has this id."""
+
+
+class RatingOutOfRange(LadderError):
+    """The rating would leave 100..5000."""
+
+
+class KeyReused(LadderError):
+    """This Idempotency-Key was used for another request."""
 
 
 class PreconditionFailed(LadderError):

@@ -183,11 +183,38 @@ class NewUser(msgspec.Struct, frozen=True):
 
 
 class NewRating(msgspec.Struct, frozen=True):
-    """A rating to set; `wanted` is the only version that may be changed, None for any."""
+    """
+    A rating to set; `wanted` is the only version that may be changed, None for any.
+
+    One that is `relative` is added to the rating that the user has.
+    """
 
     id: UserId
     rating: int
     wanted: Version | None = None
+    relative: bool = False
+
+
+class NewName(msgspec.Struct, frozen=True):
+    """A name to give to a user; `wanted` is the only version that may be changed, None for any."""
+
+    id: UserId
+    username: str
+    wanted: Version | None = None
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """A user to delete; `wanted` is the only version that may be deleted, None for any."""
+
+    id: UserId
+    wanted: Version | None = None
+
+
+class OnceOnly(msgspec.Struct, frozen=True):
+    """The key of a request that is carried out once however often it comes, and the digest of what it asks for."""
+
+    key: str
+    request: bytes
 
 
 class Rated(msgspec.Struct, frozen=True):
@@ -195,6 +222,14 @@ class Rated(msgspec.Struct, frozen=True):
 
     user: User
     previous_rating: int | None
+    source: str = ""
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """A user who is gone since a committed deletion, its version, and the history it is part of."""
+
+    id: UserId
+    version: Version
     source: str = ""
 
 

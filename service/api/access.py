@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _PREFLIGHT_SECONDS = 600
 _ALLOWED_HEADERS = b"authorization, content-type, if-match, if-none-match, x-consistency-token, x-request-id"
 _EXPOSED_HEADERS = (
-    b"etag, location, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset, x-consistency-token,"
-    b" x-data-stale, x-mirror-lag-ms, x-mirror-write, x-rank-as-of, x-rank-source, x-request-id"
+    b"etag, idempotent-replayed, location, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset,"
+    b" x-consistency-token, x-data-stale, x-mirror-lag-ms, x-mirror-write, x-rank-as-of, x-rank-source, x-request-id"
 )
 
 

@@ -52,6 +52,11 @@ REQUEST_HEADERS = {
         '"v10002"',
         {"type": "string", "pattern": r'^(\*|(W/)?"[^"]*")$'},
     ),
+    "Idempotency-Key": Header(
+        "Carry the request out once, however often it comes within a day; each gets the first one's answer.",
+        "8e03978e-40d5-43dd-bc93-6894a57f9324",
+        {"type": "string", "pattern": "^[!-~]{1,64}$"},
+    ),
     "If-None-Match": Header("Answer 304 if the ETag is still one of these.", '"v10002-1-1"'),
     "X-Consistency-Token": Header("The token of a write that the answer must not be from before.", "ada:10002", _TOKEN),
     "Cache-Control": Header("`no-cache`: nothing that is more than two seconds old, if it can be had.", "no-cache"),
@@ -97,6 +102,12 @@ RESPONSE_HEADERS = {
         "The mirror has the write, has a newer one, or will have it: then rank and position are null.",
         "applied",
         {"enum": ["applied", "superseded", "pending"]},
+    ),
+    "Idempotent-Replayed": Header(
+        "An earlier request with this key was carried out, and this is its answer.",
+        "true",
+        {"const": "true"},
+        always=False,
     ),
     "X-Consistency-Token": Header("Send it with a read that must not be from before this write.", "ada:10002", _TOKEN),
 }

@@ -10,6 +10,7 @@ import msgspec
 from litestar import Request, Response, get, post, put
 
 from service.api.answers import json_response, rank_headers
+from service.api.idempotency import HEADER, REPLAYED_HEADER, once_only
 from service.api.inputs import (
     TOKEN_HEADER,
     body,
@@ -37,7 +38,8 @@ from service.model import (
 
 if TYPE_CHECKING:
     from service.model import Placed, Standing, User
-    from service.ranking.ladder import Ladder, Written
+    from service.ranking.ladder import Ladder
+    from service.ranking.writing import Written
 
 Rating = Annotated[int, msgspec.Meta(ge=MIN_RATING, le=MAX_RATING)]
 Username = Annotated[str, msgspec.Meta(pattern="^" + USERNAME.pattern)]
@@ -94,8 +96,9 @@ _CREATE = Operation(
     tag="Users",
     summary="Create a user",
     body=CreateUser("Ada.Lovelace", 2700, "ada"),
-    answers={201: Says("The user.", ADA, ("Location", *WRITE_HEADERS))},
-    problems=("username-taken", "id-taken"),
+    headers=(HEADER,),
+    answers={201: Says("The user.", ADA, ("Location", *WRITE_HEADERS, REPLAYED_HEADER))},
+    problems=("username-taken", "id-taken", "idempotency-mismatch"),
 )
 _GET = Operation(
     tag="Users",
@@ -129,19 +132,32 @@ _SEARCH_QUERY = {
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 
 
-def _view(user: User, place: Standing | Placed) -> UserView:
+def user_view(user: User, place: Standing | Placed) -> UserView:
+    """Return a user as answers show them."""
     return UserView(
         user.id, user.username, user.rating, place.rank, place.position, user.version,
         user.created_at, user.updated_at,
     )  # fmt: skip
 
 
-def _write_headers(written: Written) -> dict[str, str]:
+def write_headers(written: Written) -> dict[str, str]:
+    """Say which version was written, what the mirror made of it, and whether an earlier request had written it."""
     return {
+        **({REPLAYED_HEADER: "true"} if written.replayed else {}),
         "ETag": f'"v{written.user.version}"',
         "X-Mirror-Write": written.placed.outcome,
         TOKEN_HEADER: str(written.token),
     }
+
+
+def rated_response(written: Written) -> Response[bytes]:
+    """Return the answer to a changed rating."""
+    user, placed = written.user, written.placed
+    view = RatedView(
+        user.id, user.username, user.rating, placed.rank, placed.position, user.version,
+        user.created_at, user.updated_at, written.previous_rating, placed.previous_rank,
+    )  # fmt: skip
+    return json_response(view, headers=write_headers(written))
 
 
 def _ladder(request: Request[Any, Any, Any]) -> Ladder:
@@ -154,16 +170,17 @@ async def create_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Create a user."""
     asked = await body(request, CreateUser)
     new_id = new_user_id() if asked.id is msgspec.UNSET else not_reserved(asked.id)
-    written = await _ladder(request).create(NewUser(new_id, asked.username, asked.rating))
-    headers = {"Location": f"/users/{written.user.id}", **_write_headers(written)}
-    return json_response(_view(written.user, written.placed), status=201, headers=headers)
+    once = once_only(request, asked)
+    written = await _ladder(request).create(NewUser(new_id, asked.username, asked.rating), once=once)
+    headers = {"Location": f"/users/{written.user.id}", **write_headers(written)}
+    return json_response(user_view(written.user, written.placed), status=201, headers=headers)
 
 
 @get("/users/{user_id:str}", opt={"doc": _GET})
 async def get_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return a user and where they stand; 304 while neither they nor their place have changed."""
     answer = await _ladder(request).user(user_id(request), demand=demand(request))
-    view = _view(answer.value.user, answer.value.standing)
+    view = user_view(answer.value.user, answer.value.standing)
     tag = f"v{view.version}-{view.rank}-{view.position}"
     headers = {"ETag": f'"{tag}"', **rank_headers([answer])}
     if has_tag(request, tag):
@@ -177,12 +194,7 @@ async def put_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
     target, wanted = user_id(request), wanted_version(request)
     asked = await body(request, SetRating)
     written = await _ladder(request).rate(target, asked.rating, wanted=wanted)
-    user, placed = written.user, written.placed
-    view = RatedView(
-        user.id, user.username, user.rating, placed.rank, placed.position, user.version,
-        user.created_at, user.updated_at, written.previous_rating, placed.previous_rank,
-    )  # fmt: skip
-    return json_response(view, headers=_write_headers(written))
+    return rated_response(written)
 
 
 @get("/users/search", opt={"query": _SEARCH_QUERY, "doc": _SEARCH})
@@ -194,5 +206,5 @@ async def search_users(request: Request[Any, Any, Any]) -> Response[bytes]:
     if not _PREFIX.match(prefix):
         return json_response(Found([]), headers=rank_headers([]))
     answers = await _ladder(request).search(prefix, limit=asked["limit"], demand=wanted)
-    found = [_view(answer.value.user, answer.value.standing) for answer in answers]
+    found = [user_view(answer.value.user, answer.value.standing) for answer in answers]
     return json_response(Found(found), headers=rank_headers(answers))

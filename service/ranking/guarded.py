@@ -24,7 +24,7 @@ from service.store.history import ANY_SOURCE, NO_SOURCE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from service.model import Rated
+    from service.model import Rated, Removed
     from service.store.mirror import Mirror, State
 
 CALL_SECONDS = 0.5
@@ -176,7 +176,7 @@ class GuardedMirror:
         except LadderError as error:
             _log.debug("cache.fill_failed", reason=str(error), users=len(users))
 
-    async def put(self, rated: Sequence[Rated]) -> Sequence[Placed]:
+    async def put(self, rated: Sequence[Rated | Removed]) -> Sequence[Placed]:
         """
         Carry committed writes over; per write what became of it.
 

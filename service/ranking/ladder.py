@@ -1,5 +1,5 @@
 """
-What the product does: create, rate, look up, search, page. The policy between the two stores.
+What the product does: look up, search, page; and, by `writing`, whatever changes users. The policy between the stores.
 
 A read goes to the mirror, and to Postgres when the mirror must not or cannot answer; both give the same
 rank. A write is committed in Postgres first and carried to the mirror second, so the mirror only ever
@@ -13,16 +13,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from service import failpoints
-from service.errors import LadderError, NotFound, OutcomeUnknown, Unavailable
+from service.errors import NotFound, Unavailable
 from service.model import (
-    NewRating,
-    NewUser,
     Page,
-    Placed,
     Point,
-    Rated,
-    Token,
     User,
     UserId,
     Window,
@@ -37,12 +31,12 @@ from service.ranking.drift import Outcome
 from service.ranking.fallback import Fallback
 from service.ranking.guarded import GuardedMirror, Lookup
 from service.ranking.standings import Standings
+from service.ranking.writing import Writes
 from service.store.history import ANY_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from service.model import Version
     from service.store.ledger import Ledger
     from service.store.mirror import Mirror, State
 
@@ -50,30 +44,13 @@ RANK_IDS = 256
 """Users in one batch of look-ups: one script call under 2 ms."""
 PAGE_WINDOWS = 16
 """Pages in one batch: each is a script call of its own in the pipeline."""
-WRITE_ROWS = 100
-"""Writes in one transaction, and in the put that follows it."""
 LEDGER_SECONDS = 2.0
 """How long a read waits for a row of Postgres': past a server that has gone silent."""
 PING_SECONDS = 0.5
 """How long a store has to say that it is there: those who probe us wait a second or less."""
-WRITE_SECONDS = 5.0
-"""How long a write is waited for. Its outcome is unknown then: it may still be committed."""
 
 
-class Written(msgspec.Struct, frozen=True):
-    """A committed write and what became of it in the mirror."""
-
-    user: User
-    previous_rating: int | None
-    placed: Placed
-
-    @property
-    def token(self) -> Token:
-        """What a reader presents to see this write."""
-        return Token(self.user.id, self.user.version)
-
-
-class Ladder:
+class Ladder(Writes):
     """
     The one board of a ledger and its mirror.
 
@@ -91,12 +68,11 @@ class Ladder:
         cursor_key: bytes | None = None,
         served: Callable[[UserId], None] = lambda _: None,
     ) -> None:
+        super().__init__(ledger, GuardedMirror(mirror, source=source))
         self._cursor_key = cursor_key
-        self._ledger = ledger
         self._mirror = mirror
         self._source = source
         self._served = served
-        self._guarded = GuardedMirror(mirror, source=source)
         self.fallback = Fallback(ledger)
         self._choice = Choice(self._guarded)
         self._mirrored = Coalescer(self._guarded.users, shared=True, max_batch=RANK_IDS, name="users")
@@ -105,18 +81,13 @@ class Ladder:
         self.standings = Standings(self._guarded, self._choice, self.fallback, stored=self._stored_user, served=served)
         self._searched = Coalescer(self._search_ledger, shared=True, max_batch=1, max_in_flight=4, name="searches")
         self._pinged = Coalescer(self._ping_ledger, shared=True, max_in_flight=1, name="pings")
-        self._created = Coalescer(
-            self._create, shared=False, key=lambda user: user.id, max_batch=WRITE_ROWS, name="creations"
-        )
-        self._rated = Coalescer(
-            self._rate, shared=False, key=lambda rating: rating.id, max_batch=WRITE_ROWS, name="ratings"
-        )
 
     async def drain(self) -> None:
         """Return when no call is under way: before the stores are closed."""
         pages = (self._mirrored_pages, self._searched, self.standings)
         reads = (self._mirrored, *pages, self._stored, self._pinged, self.fallback)
-        for gathered in (self._created, self._rated, *reads):
+        await super().drain()
+        for gathered in reads:
             await gathered.drain()
 
     # Reads
@@ -243,42 +214,3 @@ class Ladder:
     async def _ping_ledger(self, pings: Sequence[None]) -> Sequence[None]:
         await self._ledger.ping()
         return pings
-
-    # Writes
-
-    async def create(self, user: NewUser) -> Written:
-        """Create a user; raises `IdTaken`, `UsernameTaken`, `Unavailable`, `OutcomeUnknown`."""
-        async with within(WRITE_SECONDS, OutcomeUnknown()):
-            return await self._created(user)
-
-    async def rate(self, user_id: UserId, rating: int, *, wanted: Version | None = None) -> Written:
-        """
-        Set a user's rating; a rating that is already theirs changes nothing, not even the version.
-
-        Raises `NotFound`, `PreconditionFailed` (the version is not the `wanted` one), `Unavailable`,
-        `OutcomeUnknown`.
-        """
-        async with within(WRITE_SECONDS, OutcomeUnknown()):
-            return await self._rated(NewRating(user_id, rating, wanted))
-
-    async def _create(self, users: Sequence[NewUser]) -> list[Written | Exception]:
-        return await self._carry_over(await self._ledger.create(users))
-
-    async def _rate(self, ratings: Sequence[NewRating]) -> list[Written | Exception]:
-        return await self._carry_over(await self._ledger.rate(ratings))
-
-    async def _carry_over(self, outcomes: Sequence[Rated | LadderError]) -> list[Written | Exception]:
-        """
-        Put what has just been committed into the mirror.
-
-        Committed first: a put before the commit could show a write that is then rolled back. A put that
-        is lost, late or refused is harmless: the version decides, and the tailer brings what is missing.
-        """
-        rated = [outcome for outcome in outcomes if isinstance(outcome, Rated)]
-        if rated:
-            await failpoints.reach("after_commit")
-        placed = iter(await self._guarded.put(rated) if rated else [])
-        return [
-            Written(outcome.user, outcome.previous_rating, next(placed)) if isinstance(outcome, Rated) else outcome
-            for outcome in outcomes
-        ]

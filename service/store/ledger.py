@@ -1,8 +1,8 @@
 """
 Postgres in domain verbs: the system of record, and the answers when the mirror has none.
 
-Every verb takes a batch, is one round trip (`create` two when somebody clashes), and raises
-`Unavailable` when Postgres cannot answer; the two writes raise `OutcomeUnknown` when the connection
+Every verb takes a batch and is one round trip unless it says otherwise (`create` two when somebody clashes),
+and raises `Unavailable` when Postgres cannot answer; the writes raise `OutcomeUnknown` when the connection
 broke while they might have been committed.
 """
 
@@ -11,16 +11,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from service import failpoints
-from service.errors import IdTaken, LadderError, NotFound, PreconditionFailed, StoreBug, Unavailable, UsernameTaken
-from service.model import Board, Census, Page, Rated, Row, Standing, User
+from service.errors import StoreBug, Unavailable
+from service.model import Board, Census, Page, Row, Standing, User
 from service.order import ranked
-from service.store.history import NO_SOURCE
+from service.store import idempotency, writing
 from service.store.postgres import QUERIES, borrowed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from service.model import Around, NewRating, NewUser, UserId, Window
+    from service.errors import LadderError
+    from service.model import (
+        Around,
+        NewName,
+        NewRating,
+        NewUser,
+        OnceOnly,
+        Rated,
+        Removal,
+        Removed,
+        UserId,
+        Window,
+    )
+    from service.store.idempotency import Kept
     from service.store.postgres import Pool, Postgres
 
 MANY = 3
@@ -43,72 +56,61 @@ class Ledger:
         """
         async with borrowed(self._writes, "create", writing=True) as connection:
             await failpoints.reach("before_commit")
-            cursor = await connection.execute(
-                QUERIES["create"],
-                {
-                    "ids": [user.id for user in users],
-                    "usernames": [user.username for user in users],
-                    "ratings": [user.rating for user in users],
-                },
-            )
-            source = connection.source or NO_SOURCE
-            created = {row[0]: Rated(User(*row), None, source) for row in await cursor.fetchall()}
-        outcomes: list[Rated | LadderError | None] = []
-        for user in users:
-            mine = created.get(user.id)
-            # A namesake of the same id in this batch got the row: it is given out once.
-            outcomes.append(created.pop(user.id) if mine and mine.user.username == user.username else None)
+            outcomes = await writing.create(connection, users)
         lost = [user for user, outcome in zip(users, outcomes, strict=True) if outcome is None]
         clashes = await self._clashes(lost) if lost else {}
         return [outcome or clashes[user.id, user.username] for user, outcome in zip(users, outcomes, strict=True)]
 
     async def _clashes(self, lost: Sequence[NewUser]) -> dict[tuple[str, str], LadderError]:
         try:
-            taken = await self._read(
-                "clashes", ids=[user.id for user in lost], names=[user.username.lower() for user in lost]
-            )
+            async with borrowed(self._reads, "clashes") as connection:
+                return await writing.clashes(connection, lost)
         except Unavailable as error:
             # Nothing was written for these; but the rest of the batch is committed and must be told so.
             return {(user.id, user.username): error for user in lost}
-        ids, names = {row[0] for row in taken}, {row[1] for row in taken}
-        return {
-            (user.id, user.username): IdTaken()
-            if user.id in ids
-            else UsernameTaken()
-            if user.username.lower() in names
-            else Unavailable("the user that was in the way has just been removed")
-            for user in lost
-        }
 
     async def rate(self, ratings: Sequence[NewRating]) -> list[Rated | LadderError]:
         """
-        Set ratings of different users; per item the user, or `NotFound` or `PreconditionFailed`.
+        Set ratings of different users; per item the user, or `NotFound`, `PreconditionFailed`, `RatingOutOfRange`.
 
-        A rating that is already the user's changes nothing: the version stays. All that is returned is
-        committed.
+        One transaction. A rating that is already the user's changes nothing: the version stays. All that is
+        returned is committed.
         """
         async with borrowed(self._writes, "rate", writing=True) as connection:
             await failpoints.reach("before_commit")
-            cursor = await connection.execute(
-                QUERIES["rate"],
-                {
-                    "ids": [item.id for item in ratings],
-                    "ratings": [item.rating for item in ratings],
-                    "wanted": [item.wanted for item in ratings],
-                },
-            )
-            held = {row[2]: row for row in await cursor.fetchall()}
-            source = connection.source or NO_SOURCE
-        outcomes: list[Rated | LadderError] = []
-        for item in ratings:
-            row = held.get(item.id)
-            if row is None:
-                outcomes.append(NotFound())
-            elif item.wanted is not None and row[1] != item.wanted:
-                outcomes.append(PreconditionFailed())
-            else:
-                outcomes.append(Rated(User(*row[2:]), row[0], source))
-        return outcomes
+            return await writing.rate(connection, ratings)
+
+    async def rename(self, name: NewName) -> Rated | LadderError:
+        """
+        Give a user another name; the user, or `NotFound`, `PreconditionFailed`, `UsernameTaken`.
+
+        A name that is already the user's changes nothing. Three round trips, more while somebody takes the name.
+        """
+        async with borrowed(self._writes, "rename", writing=True) as connection:
+            await failpoints.reach("before_commit")
+            return await writing.rename(connection, name)
+
+    async def remove(self, removals: Sequence[Removal]) -> list[Removed | LadderError]:
+        """Delete different users; per item their tombstone, or `NotFound` or `PreconditionFailed`. Three round trips."""
+        async with borrowed(self._writes, "remove", writing=True) as connection:
+            await failpoints.reach("before_commit")
+            async with connection.transaction():
+                return await writing.remove(connection, removals)
+
+    async def once(self, once: OnceOnly, write: NewUser | Sequence[NewRating]) -> Kept:
+        """
+        Carry a write out unless its key was used within a day; what came of it then or now is committed.
+
+        Raises `KeyReused` if it was used for another request, and `Unavailable`. Five round trips, whoever comes
+        with the same key meanwhile waits.
+        """
+        async with borrowed(self._writes, "once", writing=True) as connection:
+            return await idempotency.carry_out(connection, once, write)
+
+    async def settle(self, once: OnceOnly, kept: Kept) -> Kept:
+        """Keep an answer for those who repeat the request, unless one was kept already; returns the one that is."""
+        async with borrowed(self._writes, "settle", writing=True) as connection:
+            return await idempotency.settle(connection, once, kept)
 
     async def users(self, ids: Sequence[UserId]) -> dict[UserId, User]:
         """Return the users that exist, by id. O(batch * log n)."""

@@ -15,7 +15,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from service.errors import Behind, NotReady
-from service.model import Board, Change, Checkpoint, Counted, Page, Placed, Roster, Row, Standing, UserId, Version
+from service.model import (
+    Board,
+    Change,
+    Checkpoint,
+    Counted,
+    Page,
+    Placed,
+    Removed,
+    Roster,
+    Row,
+    Standing,
+    UserId,
+    Version,
+)
 from service.order import decode, encode, ranked
 from service.store import lua, objects, redis_settings
 from service.store.keys import LAYOUT, BoardKeys, user_object
@@ -150,9 +163,11 @@ class Mirror:
             lua.SLICE_AFTER, *self._slice_keys, source, window.limit, point.rating, encode(point.username), *since
         )  # fmt: skip
 
-    async def put(self, written: Sequence[Rated], *, source: str) -> tuple[int | None, list[Placed]]:
+    async def put(self, written: Sequence[Rated | Removed], *, source: str) -> tuple[int | None, list[Placed]]:
         """
         Carry committed writes over, with the users' cached objects; per write what became of it.
+
+        A removed user's object is dropped: one that a slow reader caches afterwards is of no version that is served.
 
         `pending` where the board cannot say now: it is loading, or of another history. The first value is
         how far the board may lag that the ranks were counted on, in ms; None if no rank was.
@@ -161,18 +176,29 @@ class Mirror:
         for chunk in _chunks(written, PUT_ROWS):
             rows: list[Any] = []
             for item in chunk:
+                if isinstance(item, Removed):
+                    rows += (item.id, item.version, "-", "", "")
+                    continue
                 user, before = item.user, item.previous_rating
                 rows += (user.id, user.version, user.rating, encode(user.username), "" if before is None else before)
             commands.append((lua.PUT, *self._all_keys, source, *rows))
         calls = len(commands)
-        commands += (objects.store(item.user, source) for item in written)
+        commands += (
+            ("UNLINK", user_object(item.id)) if isinstance(item, Removed) else objects.store(item.user, source)
+            for item in written
+        )
         replies = await lua.pipeline(self._client, commands)
         placed: list[Placed] = []
         lags: list[int] = []
         for chunk, reply in zip(_chunks(written, PUT_ROWS), replies[:calls], strict=True):
             if reply[0] == b"ok":
                 lags += [reply[1]] if reply[1] != b"" else []
-                placed += (_placed(*reply[first : first + 4]) for first in range(2, len(reply), 4))
+                placed += (
+                    _removed(reply[first], reply[1])
+                    if isinstance(item, Removed)
+                    else _placed(*reply[first : first + 4])
+                    for item, first in zip(chunk, range(2, len(reply), 4), strict=True)
+                )
             else:
                 placed += (Placed("pending") for _ in chunk)
         return max(lags, default=None), placed
@@ -325,6 +351,11 @@ def _placed(outcome: bytes, rank: int | bytes, position: int | bytes, previous: 
     if rank == b"":
         return Placed("pending")
     return Placed(_OUTCOMES[outcome], int(rank), int(position), None if previous == b"" else int(previous))
+
+
+def _removed(outcome: bytes, lag: int | bytes) -> Placed:
+    # Without a rank to tell by: a board that says how far it lags is ready.
+    return Placed("pending" if lag == b"" else _OUTCOMES[outcome])
 
 
 def _marks(feeding: Feeding) -> tuple[Any, ...]:

@@ -21,23 +21,95 @@ SELECT id, lower(username)
 FROM users WHERE id = ANY(%(ids)s::text[]) OR lower(username) = ANY(%(names)s::text[]);
 
 -- name: rate
--- Lock the users in id order, so that two batches cannot deadlock; change the ratings that differ and
--- whose version is the wanted one (if any). A row per known user: the old rating and version, then the
--- user as it is now.
+-- Lock the users in id order, so that two batches cannot deadlock; change the ratings that differ, are
+-- within bounds, and whose version is the wanted one (if any). A relative rating is added to the one that
+-- the lock protects. A row per known user: the old rating and version, then the user as it is now.
 WITH asked AS (
-    SELECT * FROM unnest(%(ids)s::text[], %(ratings)s::int[], %(wanted)s::bigint[]) AS a (id, rating, wanted)
+    SELECT * FROM unnest(%(ids)s::text[], %(ratings)s::bigint[], %(relative)s::boolean[], %(wanted)s::bigint[])
+        AS a (id, rating, relative, wanted)
 ), held AS MATERIALIZED (
     SELECT id, username, rating, version, created_at, updated_at
     FROM users WHERE id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE
-), changed AS (
-    UPDATE users u SET rating = asked.rating
+), due AS (
+    SELECT held.id, asked.rating + CASE WHEN asked.relative THEN held.rating ELSE 0 END AS rating
     FROM held JOIN asked ON asked.id = held.id
-    WHERE u.id = held.id AND held.rating <> asked.rating AND (asked.wanted IS NULL OR asked.wanted = held.version)
+    WHERE held.rating <> asked.rating + CASE WHEN asked.relative THEN held.rating ELSE 0 END
+      AND (asked.wanted IS NULL OR asked.wanted = held.version)
+), changed AS (
+    UPDATE users u SET rating = due.rating
+    FROM due WHERE u.id = due.id AND due.rating BETWEEN 100 AND 5000
     RETURNING u.id, u.rating, u.version, u.updated_at
 )
 SELECT held.rating, held.version, held.id, held.username, coalesce(changed.rating, held.rating),
        coalesce(changed.version, held.version), held.created_at, coalesce(changed.updated_at, held.updated_at)
 FROM held LEFT JOIN changed ON changed.id = held.id;
+
+-- name: rename_patience
+-- A creation may wait for our old name while we wait for the one it takes. We give way, before Postgres
+-- looks for a deadlock and perhaps ends the creation, a batch of many.
+SET LOCAL lock_timeout = '200ms';
+
+-- name: rename
+-- Lock the user and change the name, if it differs and the version is the wanted one (if any). No row
+-- without such a user, else the old version, and the user as it is now.
+WITH held AS MATERIALIZED (
+    SELECT id, username, rating, version, created_at, updated_at FROM users WHERE id = %(id)s FOR UPDATE
+), changed AS (
+    UPDATE users u SET username = %(username)s
+    FROM held WHERE u.id = held.id AND held.username <> %(username)s
+      AND (%(wanted)s::bigint IS NULL OR %(wanted)s::bigint = held.version)
+    RETURNING u.id, u.username, u.version, u.updated_at
+)
+SELECT held.version, held.id, coalesce(changed.username, held.username), held.rating,
+       coalesce(changed.version, held.version), held.created_at, coalesce(changed.updated_at, held.updated_at)
+FROM held LEFT JOIN changed ON changed.id = held.id;
+
+-- name: remove
+-- Lock the users in id order and delete those whose version is the wanted one (if any). A row per known
+-- user: the id, and whether they are gone.
+WITH asked AS (
+    SELECT * FROM unnest(%(ids)s::text[], %(wanted)s::bigint[]) AS a (id, wanted)
+), held AS MATERIALIZED (
+    SELECT id, version FROM users WHERE id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE
+), gone AS (
+    DELETE FROM users u USING held JOIN asked ON asked.id = held.id
+    WHERE u.id = held.id AND (asked.wanted IS NULL OR asked.wanted = held.version)
+    RETURNING u.id
+)
+SELECT held.id, gone.id IS NOT NULL
+FROM held LEFT JOIN gone ON gone.id = held.id;
+
+-- name: tombstones
+-- The versions that deletions drew; in the transaction that deleted, no statement before can see them.
+SELECT id, version FROM user_tombstones WHERE id = ANY(%(ids)s::text[]);
+
+-- name: claim
+-- Take a key that nobody has used for a day. No row if somebody has: then theirs is locked, and committed.
+INSERT INTO idempotency_keys AS held (key, request) VALUES (%(key)s, %(request)s)
+ON CONFLICT (key) DO UPDATE
+SET request = EXCLUDED.request, outcome = NULL, settled = false, created_at = EXCLUDED.created_at
+WHERE held.created_at < clock_timestamp() - interval '24 hours'
+RETURNING key;
+
+-- name: kept
+-- What a key was used for, what came of it, and whether that was answered.
+SELECT request, outcome, settled FROM idempotency_keys WHERE key = %(key)s;
+
+-- name: keep
+-- Note what came of a key, unless an answer was noted already.
+UPDATE idempotency_keys SET outcome = %(outcome)s, settled = %(settled)s
+WHERE key = %(key)s AND request = %(request)s AND NOT settled
+RETURNING key;
+
+-- name: forget
+-- Remove some keys that are older than a day, the oldest first; returns how many.
+WITH gone AS (
+    DELETE FROM idempotency_keys WHERE key IN (
+        SELECT key FROM idempotency_keys WHERE created_at < clock_timestamp() - interval '24 hours'
+        ORDER BY created_at LIMIT %(limit)s
+    ) RETURNING 1
+)
+SELECT count(*) FROM gone;
 
 -- name: search
 -- Users whose lower-case name begins with the prefix; `last` is the prefix and a byte above the alphabet.

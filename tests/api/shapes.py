@@ -27,6 +27,8 @@ SLUGS = {
     "method-not-allowed": 405,
     "username-taken": 409,
     "id-taken": 409,
+    "rating-out-of-range": 409,
+    "idempotency-mismatch": 422,
     "too-slow": 408,
     "precondition-failed": 412,
     "too-large": 413,

@@ -10,7 +10,8 @@ from typing import TypeVar
 from service.errors import LadderError
 from service.model import NewUser, UserId, Window
 from service.ranking.answers import ANY, Demand
-from service.ranking.ladder import Ladder, Written
+from service.ranking.ladder import Ladder
+from service.ranking.writing import Written
 
 T = TypeVar("T")
 

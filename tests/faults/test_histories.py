@@ -18,7 +18,8 @@ from service.app import opened
 from service.errors import OutcomeUnknown, PreconditionFailed, Unavailable
 from service.model import NewUser, UserId, Version
 from service.ranking.answers import Demand
-from service.ranking.ladder import Ladder, Written
+from service.ranking.ladder import Ladder
+from service.ranking.writing import Written
 from service.settings import Settings
 from service.store.feed import Feed
 from service.store.migrate import DIRECTORY, migrate

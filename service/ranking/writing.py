@@ -1,0 +1,257 @@
+"""
+The writes: committed in Postgres first and carried to the mirror second, so that it only holds what is committed.
+
+Creations, ratings and deletions are gathered into batches. What needs a transaction of its own (many ratings at
+once, a rename, whatever carries an Idempotency-Key) goes beside them, few at a time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from service import failpoints
+from service.errors import LadderError, OutcomeUnknown
+from service.model import NewName, NewRating, NewUser, Placed, Rated, Removal, Removed, Token, User, UserId
+from service.ranking.coalesce import Coalescer
+from service.ranking.deadline import within
+from service.ranking.guarded import Lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+    from service.model import OnceOnly, Version
+    from service.ranking.guarded import GuardedMirror
+    from service.store.ledger import Ledger
+
+WRITE_ROWS = 100
+"""Writes in one transaction, and in the put that follows it."""
+WRITE_SECONDS = 5.0
+"""How long a write is waited for. Its outcome is unknown then: it may still be committed."""
+ALONE = 2
+"""Writes with a transaction of their own under way; the other connections are the batches'."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A committed write and what became of it in the mirror; `replayed` if an earlier request carried it out."""
+
+    user: User
+    previous_rating: int | None
+    placed: Placed
+    replayed: bool = False
+
+    @property
+    def token(self) -> Token:
+        """What a reader presents to see this write."""
+        return Token(self.user.id, self.user.version)
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """A committed deletion and what became of it in the mirror."""
+
+    token: Token
+    placed: Placed
+
+
+class _Alone(msgspec.Struct, frozen=True):
+    """A write with a transaction of its own; two of one key go one after the other."""
+
+    key: Hashable
+    run: Callable[[], Awaitable[Any]]
+
+
+class Writes:
+    """What changes users in a ledger, and brings it to its mirror."""
+
+    def __init__(self, ledger: Ledger, guarded: GuardedMirror) -> None:
+        self._ledger = ledger
+        self._guarded = guarded
+        self._created = Coalescer(
+            self._create, shared=False, key=lambda user: user.id, max_batch=WRITE_ROWS, name="creations"
+        )
+        self._rated = Coalescer(
+            self._rate, shared=False, key=lambda rating: rating.id, max_batch=WRITE_ROWS, name="ratings"
+        )
+        self._removed = Coalescer(
+            self._remove,
+            shared=False,
+            key=lambda item: item.id,
+            max_batch=WRITE_ROWS,
+            max_in_flight=1,
+            name="deletions",
+        )
+        self._alone: Coalescer[_Alone, Any] = Coalescer(
+            self._run_alone, shared=False, key=lambda item: item.key, max_batch=1, max_in_flight=ALONE, name="alone"
+        )
+
+    async def drain(self) -> None:
+        """Return when no write is under way."""
+        for gathered in (self._created, self._rated, self._removed, self._alone):
+            await gathered.drain()
+
+    async def create(self, user: NewUser, *, once: OnceOnly | None = None) -> Written:
+        """Create a user; raises `IdTaken`, `UsernameTaken`, `KeyReused`, `Unavailable`, `OutcomeUnknown`."""
+        if once:
+            return _only(await self._once(once, user))
+        async with within(WRITE_SECONDS, OutcomeUnknown()):
+            return await self._created(user)
+
+    async def rate(
+        self,
+        user_id: UserId,
+        rating: int,
+        *,
+        wanted: Version | None = None,
+        relative: bool = False,
+        once: OnceOnly | None = None,
+    ) -> Written:
+        """
+        Set a user's rating, or add to it; a rating that is already theirs changes nothing, not even the version.
+
+        Raises `NotFound`, `PreconditionFailed` (the version is not the `wanted` one), `RatingOutOfRange`,
+        `KeyReused`, `Unavailable`, `OutcomeUnknown`.
+        """
+        item = NewRating(user_id, rating, wanted, relative)
+        if once:
+            return _only(await self._once(once, [item]))
+        async with within(WRITE_SECONDS, OutcomeUnknown()):
+            return await self._rated(item)
+
+    async def rate_all(
+        self, ratings: Sequence[NewRating], *, once: OnceOnly | None = None
+    ) -> list[Written | LadderError]:
+        """
+        Set the ratings of different users in one transaction; per item the user, or `NotFound`.
+
+        Raises `KeyReused`, `Unavailable`, `OutcomeUnknown`. O(ratings * log n).
+        """
+        if once:
+            return await self._once(once, ratings)
+
+        async def rate() -> list[Written | LadderError]:
+            return await self._carry_over(await self._ledger.rate(ratings))
+
+        return await self._by_itself(object(), rate)
+
+    async def rename(self, user_id: UserId, username: str, *, wanted: Version | None = None) -> Written:
+        """
+        Give a user another name; one that is already theirs changes nothing.
+
+        Raises `NotFound`, `PreconditionFailed`, `UsernameTaken`, `Unavailable`, `OutcomeUnknown`.
+        """
+
+        async def rename() -> list[Written | LadderError]:
+            return await self._carry_over([await self._ledger.rename(NewName(user_id, username, wanted))])
+
+        return _only(await self._by_itself(("user", user_id), rename))
+
+    async def remove(self, user_id: UserId, *, wanted: Version | None = None) -> Deleted:
+        """Delete a user; raises `NotFound`, `PreconditionFailed`, `Unavailable`, `OutcomeUnknown`."""
+        async with within(WRITE_SECONDS, OutcomeUnknown()):
+            return await self._removed(Removal(user_id, wanted))
+
+    async def _create(self, users: Sequence[NewUser]) -> list[Written | LadderError]:
+        return await self._carry_over(await self._ledger.create(users))
+
+    async def _rate(self, ratings: Sequence[NewRating]) -> list[Written | LadderError]:
+        return await self._carry_over(await self._ledger.rate(ratings))
+
+    async def _remove(self, removals: Sequence[Removal]) -> list[Deleted | LadderError]:
+        outcomes = await self._ledger.remove(removals)
+        removed = [outcome for outcome in outcomes if isinstance(outcome, Removed)]
+        placed = iter(await self._put(removed))
+        return [
+            Deleted(Token(outcome.id, outcome.version), next(placed)) if isinstance(outcome, Removed) else outcome
+            for outcome in outcomes
+        ]
+
+    async def _by_itself(
+        self, key: Hashable, run: Callable[[], Awaitable[list[Written | LadderError]]]
+    ) -> list[Written | LadderError]:
+        async with within(WRITE_SECONDS, OutcomeUnknown()):
+            outcomes: list[Written | LadderError] = await self._alone(_Alone(key, run))
+            return outcomes
+
+    async def _run_alone(self, batch: Sequence[_Alone]) -> list[Any]:
+        return [await item.run() for item in batch]
+
+    async def _once(self, once: OnceOnly, write: NewUser | Sequence[NewRating]) -> list[Written | LadderError]:
+        """Carry a write out unless its key was used, and answer as it was answered then."""
+
+        async def carry_out() -> list[Written | LadderError]:
+            kept = await self._ledger.once(once, write)
+            if kept.placed is None:
+                # Also when it was carried out by a process that died before it could say so: a put twice over is
+                # harmless, and one that never came is made up for.
+                rated = [outcome for outcome in kept.outcomes if isinstance(outcome, Rated)]
+                placed = await self._put(rated)
+                kept = msgspec.structs.replace(kept, placed=placed)
+                try:
+                    kept = await self._ledger.settle(once, kept)
+                except LadderError as error:
+                    # It is committed; a repetition will find the same user, and their rank of that moment.
+                    _log.warning("idempotency.unsettled", reason=str(error))
+            return _written(kept.outcomes, kept.placed or [], replayed=kept.replayed)
+
+        return await self._by_itself(("key", once.key), carry_out)
+
+    async def _carry_over(self, outcomes: Sequence[Rated | LadderError]) -> list[Written | LadderError]:
+        rated = [outcome for outcome in outcomes if isinstance(outcome, Rated)]
+        return _written(outcomes, await self._put(rated))
+
+    async def _put(self, committed: Sequence[Rated | Removed]) -> list[Placed]:
+        """
+        Put what has just been committed into the mirror.
+
+        Committed first: a put before the commit could show a write that is then rolled back. A put that
+        is lost, late or refused is harmless: the version decides, and the tailer brings what is missing.
+        """
+        if not committed:
+            return []
+        await failpoints.reach("after_commit")
+        placed = list(await self._guarded.put(committed))
+        if len(committed) <= WRITE_ROWS:
+            return placed
+        # Several script calls: the ranks of the first were counted before the last had come.
+        for first in range(0, len(committed), WRITE_ROWS):
+            few = slice(first, first + WRITE_ROWS)
+            placed[few] = await self._ranked(committed[few], placed[few])
+        return placed
+
+    async def _ranked(self, committed: Sequence[Rated | Removed], placed: Sequence[Placed]) -> list[Placed]:
+        rated = [item for item in committed if isinstance(item, Rated)]
+        try:
+            sightings = await self._guarded.users([Lookup(item.user.id) for item in rated])
+        except LadderError:
+            return [Placed("pending") for _ in placed]
+        found: list[Placed] = []
+        for item, place, seen in zip(rated, placed, sightings, strict=True):
+            standing = None if isinstance(seen, LadderError) else seen.standing
+            if place.outcome == "applied" and standing and standing.version == item.user.version:
+                found.append(Placed(place.outcome, standing.rank, standing.position, place.previous_rank))
+            else:
+                found.append(place)
+        return found
+
+
+def _written(
+    outcomes: Sequence[Rated | LadderError], placed: Sequence[Placed], *, replayed: bool = False
+) -> list[Written | LadderError]:
+    places = iter(placed)
+    return [
+        Written(outcome.user, outcome.previous_rating, next(places), replayed)
+        if isinstance(outcome, Rated)
+        else outcome
+        for outcome in outcomes
+    ]
+
+
+def _only(outcomes: Sequence[Written | LadderError]) -> Written:
+    (outcome,) = outcomes
+    if isinstance(outcome, LadderError):
+        raise outcome
+    return outcome

@@ -1,0 +1,147 @@
+"""
+What writes do on a connection: shared by those who commit each statement and those who commit several together.
+
+Locks are taken in one order by all: keys, then users by id, then names. A rename holds a user while it waits for a
+name, against that order, and therefore gives way.
+"""
+
+from __future__ import annotations
+
+import random
+from asyncio import sleep
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from service.errors import (
+    IdTaken,
+    LadderError,
+    NotFound,
+    PreconditionFailed,
+    RatingOutOfRange,
+    Unavailable,
+    UsernameTaken,
+)
+from service.model import MAX_RATING, MIN_RATING, Rated, Removed, User
+from service.store.history import NO_SOURCE
+from service.store.postgres import QUERIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.model import NewName, NewRating, NewUser, Removal
+    from service.store.postgres import Connection
+
+_RENAME_TRIES = 8
+_RENAME_PAUSE_SECONDS = 0.05
+
+
+async def create(connection: Connection, users: Sequence[NewUser]) -> list[Rated | None]:
+    """Create users; None where another has the id or the name."""
+    cursor = await connection.execute(
+        QUERIES["create"],
+        {
+            "ids": [user.id for user in users],
+            "usernames": [user.username for user in users],
+            "ratings": [user.rating for user in users],
+        },
+    )
+    source = connection.source or NO_SOURCE
+    created = {row[0]: Rated(User(*row), None, source) for row in await cursor.fetchall()}
+    outcomes: list[Rated | None] = []
+    for user in users:
+        mine = created.get(user.id)
+        # A namesake of the same id in this batch got the row: it is given out once.
+        outcomes.append(created.pop(user.id) if mine and mine.user.username == user.username else None)
+    return outcomes
+
+
+async def clashes(connection: Connection, lost: Sequence[NewUser]) -> dict[tuple[str, str], LadderError]:
+    """Return by id and name why each could not be created."""
+    cursor = await connection.execute(
+        QUERIES["clashes"], {"ids": [user.id for user in lost], "names": [user.username.lower() for user in lost]}
+    )
+    taken = await cursor.fetchall()
+    ids, names = {row[0] for row in taken}, {row[1] for row in taken}
+    return {
+        (user.id, user.username): IdTaken()
+        if user.id in ids
+        else UsernameTaken()
+        if user.username.lower() in names
+        else Unavailable("the user that was in the way has just been removed")
+        for user in lost
+    }
+
+
+async def rate(connection: Connection, ratings: Sequence[NewRating]) -> list[Rated | LadderError]:
+    """Set ratings of different users; a relative one is added under the row's lock, so that none is lost."""
+    cursor = await connection.execute(
+        QUERIES["rate"],
+        {
+            "ids": [item.id for item in ratings],
+            "ratings": [item.rating for item in ratings],
+            "relative": [item.relative for item in ratings],
+            "wanted": [item.wanted for item in ratings],
+        },
+    )
+    held = {row[2]: row for row in await cursor.fetchall()}
+    source = connection.source or NO_SOURCE
+    outcomes: list[Rated | LadderError] = []
+    for item in ratings:
+        row = held.get(item.id)
+        if row is None:
+            outcomes.append(NotFound())
+        elif item.wanted is not None and row[1] != item.wanted:
+            outcomes.append(PreconditionFailed())
+        elif item.relative and not MIN_RATING <= row[0] + item.rating <= MAX_RATING:
+            outcomes.append(RatingOutOfRange(f"The rating would be {row[0] + item.rating}; it must be 100..5000."))
+        else:
+            outcomes.append(Rated(User(*row[2:]), row[0], source))
+    return outcomes
+
+
+async def rename(connection: Connection, name: NewName) -> Rated | LadderError:
+    """Give a user another name, in a transaction of its own."""
+    for _ in range(_RENAME_TRIES):
+        with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            try:
+                return await _rename(connection, name)
+            except psycopg.errors.UniqueViolation:
+                return UsernameTaken()
+        # Two who want each other's names must not come back in step.
+        await sleep(random.uniform(0, _RENAME_PAUSE_SECONDS))  # noqa: S311  spread, not secrecy
+    message = "others are writing this user or taking this name"
+    raise Unavailable(message)
+
+
+async def _rename(connection: Connection, name: NewName) -> Rated | LadderError:
+    async with connection.transaction():
+        await connection.execute(QUERIES["rename_patience"])
+        cursor = await connection.execute(
+            QUERIES["rename"], {"id": name.id, "username": name.username, "wanted": name.wanted}
+        )
+        row = await cursor.fetchone()
+    if row is None:
+        return NotFound()
+    if name.wanted is not None and row[0] != name.wanted:
+        return PreconditionFailed()
+    user = User(*row[1:])
+    return Rated(user, user.rating, connection.source or NO_SOURCE)
+
+
+async def remove(connection: Connection, removals: Sequence[Removal]) -> list[Removed | LadderError]:
+    """Delete different users, inside a transaction: a tombstone is seen only by the statement after."""
+    cursor = await connection.execute(
+        QUERIES["remove"],
+        {"ids": [item.id for item in removals], "wanted": [item.wanted for item in removals]},
+    )
+    held = {row[0]: bool(row[1]) for row in await cursor.fetchall()}
+    gone = [user_id for user_id, is_gone in held.items() if is_gone]
+    cursor = await connection.execute(QUERIES["tombstones"], {"ids": gone})
+    source = connection.source or NO_SOURCE
+    buried = {row[0]: Removed(row[0], row[1], source) for row in await cursor.fetchall()}
+    return [
+        buried[item.id] if item.id in buried else PreconditionFailed() if item.id in held else NotFound()
+        for item in removals
+    ]
