@@ -181,6 +181,9 @@ def _stores(options: argparse.Namespace, stack: ExitStack) -> tuple[str, str]:
 
 async def _full(options: argparse.Namespace, report: Report, database_url: str, redis_url: str) -> int:
     terms = Terms(options.dry_run, options.force, options.allow_rewind)
+    if not options.dry_run:
+        async with Feed(database_url) as feed:
+            await feed.forget()
     with progress("Compared", 100) as show:
         began = time.monotonic()
 

@@ -15,6 +15,7 @@ import psycopg
 from service import metrics
 from service.errors import LadderError, StoreBug
 from service.model import Change, Checkpoint, Version
+from service.store import idempotency
 from service.store.postgres import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
@@ -113,6 +114,11 @@ class Feed:
         """Give some of those a transaction of this cluster; returns how many, 0 when there are none left."""
         ((users,),) = await self._read("rebase_users", limit=limit)
         return int(users) or int((await self._read("rebase_tombstones", limit=limit))[0][0])
+
+    async def forget(self) -> None:
+        """Remove the idempotency keys that are older than a day, in small transactions."""
+        with metrics.postgres_call("forget"), translated():
+            await idempotency.forget(self._connected)
 
     async def origin(self) -> tuple[Checkpoint, Version]:
         """Return where the tail must start after a load that begins now, and the newest version given out."""

@@ -29,4 +29,16 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
             case.headers[name] = header.example
     if isinstance(case.body, dict):
         # To JSON Schema 489.0 is an integer; here a number with a fraction is refused, whatever the fraction.
-        case.body = {name: int(value) if isinstance(value, float) else value for name, value in case.body.items()}
+        body: dict[str, Any] = _whole(case.body)
+        if "updates" in body:
+            # Of different users, which JSON Schema has no word for.
+            body["updates"] = list({update["id"]: update for update in body["updates"]}.values())
+        case.body = body
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _whole(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_whole(inner) for inner in value]
+    return int(value) if isinstance(value, float) else value

@@ -17,6 +17,10 @@ ORIGIN = "https://ladder.example"
 WRITES = [
     ("POST", "/users", {"username": "written"}),
     ("PUT", "/users/known/rating", {"rating": 1600}),
+    ("PATCH", "/users/known/rating", {"delta": 1}),
+    ("PUT", "/ratings", {"updates": [{"id": "known", "rating": 1600}]}),
+    ("PATCH", "/users/known", {"username": "unknown"}),
+    ("DELETE", "/users/known", None),
 ]
 READS = [
     "/users/nobody",

@@ -13,7 +13,8 @@ import pytest
 from service.app import opened
 from service.errors import NotFound, OutcomeUnknown, Unavailable
 from service.model import UserId
-from service.ranking.writing import WRITE_SECONDS, Ladder
+from service.ranking.ladder import Ladder
+from service.ranking.writing import WRITE_SECONDS
 from service.settings import Settings
 from service.store.postgres import FALLBACK_CONNECTIONS
 from tests.ranking.equality import assert_mirror_equals_ledger, ready

@@ -33,7 +33,9 @@ def connection(stores: Any) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     [
         ("users", {"ids": ["a", "b"]}, {"users_pkey"}),
         ("clashes", {"ids": ["a"], "names": ["b"]}, {"users_pkey", "idx_users_username_lower"}),
-        ("rate", {"ids": ["a"], "ratings": [1], "wanted": [None]}, {"users_pkey"}),
+        ("rate", {"ids": ["a"], "ratings": [1], "relative": [False], "wanted": [None]}, {"users_pkey"}),
+        ("rename", {"id": "a", "username": "b", "wanted": None}, {"users_pkey"}),
+        ("remove", {"ids": ["a"], "wanted": [None]}, {"users_pkey"}),
         ("search", {"prefix": "player-77", "last": "player-77~", "limit": 20}, {"idx_users_username_lower"}),
         ("slice_at", {"limit": 10, "offset": 50}, {"idx_users_rating_username"}),
         ("slice_after", {"limit": 10, "rating": 1520, "username": "player-9"}, {"idx_users_rating_username"}),

@@ -1,0 +1,174 @@
+"""Every write against every other, through two instances: nothing is lost, nothing deadlocks, both stores agree."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+
+import psycopg
+import pytest
+
+from service.app import opened
+from service.errors import IdTaken, NotFound, OutcomeUnknown, RatingOutOfRange, Unavailable, UsernameTaken
+from service.model import MAX_RATING, MIN_RATING, NewRating, NewUser, OnceOnly, UserId
+from service.ranking.ladder import Ladder
+from service.ranking.writing import Written
+from service.settings import Settings
+from service.store.feed import Feed
+from tests.ranking.equality import assert_mirror_equals_ledger, ready
+
+USERS = [UserId(f"user-{number:02}") for number in range(12)]
+
+
+async def instances(stack: AsyncExitStack, settings: Settings) -> list[Ladder]:
+    """Two of the product over the same stores."""
+    ladders = [await stack.enter_async_context(opened(settings)) for _ in range(2)]
+    for ladder in ladders:
+        await ready(ladder)
+    await asyncio.gather(*(ladders[0].create(NewUser(user, f"name-{user}", 2500)) for user in USERS))
+    return ladders
+
+
+async def test_no_delta_is_lost_among_deltas_batches_and_keys(settings: Settings) -> None:
+    """The sum of all that were answered is what is there, and each answer says the rating before it."""
+    async with AsyncExitStack() as stack:
+        ladders = await instances(stack, settings)
+
+        async def add(number: int) -> Written:
+            once = OnceOnly(f"key-{number}", b"same") if number % 3 == 0 else None
+            return await ladders[number % 2].rate(USERS[number % 4], number % 7 - 3, relative=True, once=once)
+
+        written = await asyncio.gather(*(add(number) for number in range(300)))
+        again = await asyncio.gather(*(add(number) for number in range(0, 300, 3)))
+
+        assert [write.user for write in written[::3]] == [write.user for write in again]
+        for index, user_id in enumerate(USERS[:4]):
+            deltas = [number % 7 - 3 for number in range(300) if number % 4 == index]
+            assert 2500 + sum(deltas) == (await ladders[0].user(user_id)).value.user.rating
+        assert all(
+            (write.previous_rating or 0) + number % 7 - 3 == write.user.rating for number, write in enumerate(written)
+        )
+        await assert_mirror_equals_ledger(settings)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rounds", [3, pytest.param(30, marks=pytest.mark.slow)])
+async def test_all_writes_at_once_end_in_equal_stores(settings: Settings, rounds: int) -> None:
+    """Ratings, deltas, many at once, renames to each other's names, deletions and creations: only honest refusals."""
+    refusals = (NotFound, UsernameTaken, IdTaken, RatingOutOfRange)
+    async with AsyncExitStack() as stack:
+        ladders = await instances(stack, settings)
+
+        async def write(number: int) -> object:
+            ladder, user = ladders[number % 2], random.choice(USERS)
+            match number % 7:
+                case 0:
+                    some = random.sample(USERS, 6)
+                    return await ladder.rate_all([NewRating(user, random.randint(100, 5000)) for user in some])
+                case 1:
+                    return await ladder.rename(user, f"name-{random.choice(USERS)}")
+                case 2:
+                    return await ladder.remove(user)
+                case 3:
+                    return await ladder.create(NewUser(user, f"name-{random.choice(USERS)}", 1000))
+                case 4:
+                    return await ladder.rate(user, random.randint(100, 5000))
+                case 5:
+                    once = OnceOnly(f"{number}", b"same")
+                    return await ladder.create(NewUser(user, f"NAME-{random.choice(USERS)}", 1000), once=once)
+                case _:
+                    return await ladder.rate(user, random.randint(-2000, 2000), relative=True)
+
+        for turn in range(rounds):
+            outcomes = await asyncio.gather(
+                *(write(1000 * turn + number) for number in range(140)), return_exceptions=True
+            )
+            failed = [
+                outcome
+                for outcome in outcomes
+                if isinstance(outcome, BaseException) and not isinstance(outcome, refusals)
+            ]
+            assert all(isinstance(error, Unavailable) and "just been removed" in str(error) for error in failed), failed
+            await assert_mirror_equals_ledger(settings)
+
+
+async def test_a_rename_that_crosses_a_creation_gives_way(settings: Settings) -> None:
+    """
+    A creation holds the new name and comes for the old one, which the rename is giving up: a circle.
+
+    The rename steps back in time, so neither fails, though Postgres would end one of them.
+    """
+    async with AsyncExitStack() as stack:
+        first, _ = await instances(stack, settings)
+        creation = await psycopg.AsyncConnection.connect(settings.database_url)
+        async with creation:
+            await creation.execute("INSERT INTO users (id, username, rating) VALUES ('x', 'wanted', 1000)")
+            renaming = asyncio.create_task(first.rename(USERS[0], "wanted"))
+            async with await psycopg.AsyncConnection.connect(settings.database_url, autocommit=True) as watcher:
+                while not await _is_waiting(watcher):
+                    await asyncio.sleep(0.01)
+            cursor = await creation.execute(
+                "INSERT INTO users (id, username, rating) VALUES ('y', %s, 1000) ON CONFLICT DO NOTHING",
+                (f"name-{USERS[0]}",),
+            )
+            assert 0 == cursor.rowcount
+        with pytest.raises(UsernameTaken):
+            await renaming
+
+
+async def _is_waiting(watcher: psycopg.AsyncConnection[tuple[object, ...]]) -> bool:
+    cursor = await watcher.execute(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return await cursor.fetchone() is not None
+
+
+async def test_a_put_of_a_deletion_that_comes_late_buries_nobody(settings: Settings, ladder: Ladder) -> None:
+    """Deleted and born again: the board has the living one, whichever put comes last."""
+    await ready(ladder)
+    for turn in range(20):
+        await ladder.create(NewUser(USERS[0], "phoenix", 1000 + turn))
+        outcomes = await asyncio.gather(
+            ladder.remove(USERS[0]), ladder.create(NewUser(USERS[0], "phoenix", 2000)), return_exceptions=True
+        )
+        assert not any(isinstance(outcome, (OutcomeUnknown, AssertionError)) for outcome in outcomes)
+        await assert_mirror_equals_ledger(settings)
+        if await _exists(ladder):
+            await ladder.remove(USERS[0])
+
+
+async def _exists(ladder: Ladder) -> bool:
+    try:
+        await ladder.user(USERS[0])
+    except NotFound:
+        return False
+    return True
+
+
+async def test_the_whole_range_is_reached_and_not_left(settings: Settings, ladder: Ladder) -> None:
+    """To the last point, and no further, also in one batch."""
+    await ready(ladder)
+    await ladder.create(NewUser(USERS[0], "edge", MIN_RATING))
+    steps = await asyncio.gather(
+        *(ladder.rate(USERS[0], 1000, relative=True) for _ in range(6)), return_exceptions=True
+    )
+
+    assert 2 == sum(isinstance(step, RatingOutOfRange) for step in steps)
+    assert MAX_RATING == (await ladder.rate(USERS[0], 900, relative=True)).user.rating
+    await assert_mirror_equals_ledger(settings)
+
+
+async def test_old_keys_are_forgotten_and_new_ones_stay(settings: Settings, ladder: Ladder) -> None:
+    """What is older than a day goes, however much it is."""
+    await ladder.create(NewUser(USERS[0], "kept", 1000), once=OnceOnly("new", b"request"))
+    async with await psycopg.AsyncConnection.connect(settings.database_url, autocommit=True) as session:
+        await session.execute(
+            "INSERT INTO idempotency_keys (key, request, created_at)"
+            " SELECT 'old-' || n, '', now() - interval '25 hours' FROM generate_series(1, 2500) n"
+        )
+        async with Feed(settings.database_url) as feed:
+            await feed.forget()
+        left = await (await session.execute("SELECT key FROM idempotency_keys")).fetchall()
+
+    assert [("new",)] == left
