@@ -191,7 +191,9 @@ class Writes:
                 placed = await self._put(rated)
                 kept = msgspec.structs.replace(kept, placed=placed)
                 try:
-                    kept = await self._ledger.settle(once, kept)
+                    # A repetition may have been faster to say what the answer is.
+                    settled = await self._ledger.settle(once, kept)
+                    kept = msgspec.structs.replace(settled, replayed=kept.replayed)
                 except LadderError as error:
                     # It is committed; a repetition will find the same user, and their rank of that moment.
                     _log.warning("idempotency.unsettled", reason=str(error))

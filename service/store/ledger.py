@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from service import failpoints
-from service.errors import StoreBug, Unavailable
+from service.errors import NotFound, StoreBug, Unavailable
 from service.model import Board, Census, Page, Row, Standing, User
 from service.order import ranked
 from service.store import idempotency, writing

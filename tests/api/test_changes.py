@@ -192,7 +192,7 @@ def test_a_thousand_ratings_are_one_transaction(service: Service) -> None:
         "INSERT INTO users (id, username, rating)"
         " SELECT repeat('m', 40) || n, 'many-' || n, 1000 FROM generate_series(1, 1000) n"
     )
-    updates = [{"id": f"{'m' * 40}{number}", "rating": 100 + number} for number in range(1, 1001)]
+    updates: list[dict[str, Any]] = [{"id": f"{'m' * 40}{number}", "rating": 100 + number} for number in range(1, 1001)]
     answer = ask(service, "PUT", "/ratings", {"updates": updates})
     with_ranks = {item["id"]: item["rank"] for item in answer.json()["items"]}
     rows = service.rows()

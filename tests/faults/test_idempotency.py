@@ -14,7 +14,10 @@ from tests.api.shapes import assert_problem, fresh_name
 from tests.api.test_changes import ask, user
 from tests.api.test_idempotency import told
 
+from .clients import insert
 
+
+@pytest.mark.slow
 def test_of_concurrent_requests_with_one_key_one_writes(settings: Settings) -> None:
     """Through two services at once, ten times: all get one answer, and the delta counts once."""
     with (
@@ -50,7 +53,12 @@ def test_of_concurrent_requests_with_one_key_one_writes(settings: Settings) -> N
 
 
 @pytest.mark.parametrize(
-    ("point", "carried_out"), [("before_commit", False), ("after_commit", True), ("after_put", True)]
+    ("point", "carried_out"),
+    [
+        pytest.param("before_commit", False, marks=pytest.mark.slow),
+        ("after_commit", True),
+        pytest.param("after_put", True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_request_cut_off_by_a_kill_is_safely_repeated(settings: Settings, point: str, *, carried_out: bool) -> None:
     """
@@ -58,18 +66,16 @@ def test_a_request_cut_off_by_a_kill_is_safely_repeated(settings: Settings, poin
 
     If it had been carried out, the repetition says so, and brings the write to the mirror where that was left out.
     """
-    with serving(settings.database_url, settings.redis_url) as setup:
-        wait_until(setup.is_mirrored)
-        ada = user(setup, rating=1000)
+    (ada,) = insert(settings, 1)
     with serving(settings.database_url, settings.redis_url, failpoints=f"{point}=kill@1") as service:
         wait_until(service.is_mirrored)
-        target = f"/users/{ada['id']}/rating"
+        target = f"/users/{ada}/rating"
         with pytest.raises(httpx.TransportError):
             ask(service, "PATCH", target, {"delta": 5}, Idempotency_Key="killed")
         wait_until(service.is_ready)
         answer = ask(service, "PATCH", target, {"delta": 5}, Idempotency_Key="killed")
 
-        assert (200, 1005, 1000) == (answer.status_code, answer.json()["rating"], answer.json()["previous_rating"])
+        assert (200, 1505, 1500) == (answer.status_code, answer.json()["rating"], answer.json()["previous_rating"])
         assert carried_out == ("idempotent-replayed" in answer.headers)
         assert told(answer) == told(ask(service, "PATCH", target, {"delta": 5}, Idempotency_Key="killed"))
         wait_until(service.is_mirrored)

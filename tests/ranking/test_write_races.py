@@ -52,6 +52,28 @@ async def test_no_delta_is_lost_among_deltas_batches_and_keys(settings: Settings
         await assert_mirror_equals_ledger(settings)
 
 
+async def test_of_concurrent_repetitions_one_writes_and_all_get_its_answer(settings: Settings) -> None:
+    """Sixteen through two instances, of a delta and of a creation, again and again."""
+    async with AsyncExitStack() as stack:
+        ladders = await instances(stack, settings)
+        for turn in range(1, 11):
+            once, other = OnceOnly(f"delta-{turn}", b"same"), OnceOnly(f"creation-{turn}", b"same")
+            added = await asyncio.gather(
+                *(ladders[number % 2].rate(USERS[0], 1, relative=True, once=once) for number in range(16))
+            )
+            created = await asyncio.gather(
+                *(
+                    ladders[number % 2].create(NewUser(UserId(f"{turn}-{number}"), f"new-{turn}", 1000), once=other)
+                    for number in range(16)
+                )
+            )
+            for written in (added, created):
+                assert 1 == len({(write.user, write.placed) for write in written})
+                assert 15 == sum(write.replayed for write in written)
+            assert 2500 + turn == added[0].user.rating
+        await assert_mirror_equals_ledger(settings)
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rounds", [3, pytest.param(30, marks=pytest.mark.slow)])
 async def test_all_writes_at_once_end_in_equal_stores(settings: Settings, rounds: int) -> None:
@@ -60,7 +82,7 @@ async def test_all_writes_at_once_end_in_equal_stores(settings: Settings, rounds
     async with AsyncExitStack() as stack:
         ladders = await instances(stack, settings)
 
-        async def write(number: int) -> object:
+        async def write(number: int) -> object:  # noqa: PLR0911  one of each
             ladder, user = ladders[number % 2], random.choice(USERS)
             match number % 7:
                 case 0:
