@@ -16,6 +16,7 @@ from service.api.access import Cors, check_key
 from service.api.admission import Admission
 from service.api.client_address import ClientAddresses
 from service.api.inputs import check_length, check_query
+from service.api.options import options
 from service.api.problems import HANDLERS
 from service.api.rate_limit import RateLimit
 from service.api.requests import Requests
@@ -129,6 +130,8 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
 
     app = Litestar(
         route_handlers=[
+            options("/users/{user_id:str}", "GET", "PATCH", "DELETE"),
+            options("/users/{user_id:str}/rating", "PUT", "PATCH"),
             users.create_user,
             users.get_user,
             users.put_rating,

@@ -15,8 +15,8 @@ from .wire import exchanges, request
 JSON = ("Content-Type", "application/json")
 ROUTES = [
     "/users",
-    "/users/known",
-    "/users/known/rating",
+    "/users/nobody",
+    "/users/nobody/rating",
     "/users/search",
     "/leaderboard",
     "/users/known/rank",

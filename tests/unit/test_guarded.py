@@ -12,7 +12,7 @@ import pytest
 
 from service.errors import OutcomeUnknown, Overloaded, Unavailable
 from service.model import NewRating, Placed, Rated, User, UserId, Version
-from service.ranking import guarded, ladder
+from service.ranking import guarded, writing
 from service.ranking.coalesce import Coalescer
 from service.ranking.guarded import GuardedMirror, Lookup
 from service.ranking.ladder import Ladder
@@ -73,7 +73,7 @@ class Lagging(Silence):
 def silence(monkeypatch: pytest.MonkeyPatch) -> Silence:
     """Stores that never answer, and callers who do not wait long."""
     monkeypatch.setattr(guarded, "CALL_SECONDS", 0.05)
-    monkeypatch.setattr(ladder, "WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(writing, "WRITE_SECONDS", 0.05)
     return Silence()
 
 
