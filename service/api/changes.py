@@ -94,20 +94,21 @@ _SET_ALL = Operation(
     },
     problems=("idempotency-mismatch",),
 )
+# The address of a user named "search" is that of the search, which understands neither of these two.
 _RENAME = Operation(
     tag="Users",
     summary="Rename a user",
     headers=("If-Match",),
     body=Rename("Ada.Lovelace"),
     answers={200: Says("The user.", ADA, WRITE_HEADERS)},
-    problems=("not-found", "username-taken", "precondition-failed"),
+    problems=("not-found", "username-taken", "precondition-failed", "method-not-allowed"),
 )
 _DELETE = Operation(
     tag="Users",
     summary="Delete a user",
     headers=("If-Match",),
     answers={204: Says("The user is gone.", headers=("X-Mirror-Write", TOKEN_HEADER))},
-    problems=("not-found", "precondition-failed"),
+    problems=("not-found", "precondition-failed", "method-not-allowed"),
 )
 
 
