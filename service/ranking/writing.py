@@ -133,7 +133,8 @@ class Writes:
             return await self._once(once, ratings)
 
         async def rate() -> list[Written | LadderError]:
-            return await self._carry_over(await self._ledger.rate(ratings))
+            outcomes = await self._ledger.rate(ratings)
+            return await self._carry_over(outcomes)
 
         return await self._by_itself(object(), rate)
 

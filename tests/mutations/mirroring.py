@@ -202,7 +202,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a write is put before it is committed",
-        "service/ranking/ladder.py",
+        "service/ranking/writing.py",
         "        return await self._carry_over(await self._ledger.rate(ratings))\n",
         "        users = await self._ledger.users([item.id for item in ratings])\n"
         "        await self._guarded.put([\n"
@@ -214,7 +214,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a write is put although its commit failed",
-        "service/ranking/ladder.py",
+        "service/ranking/writing.py",
         "        return await self._carry_over(await self._ledger.rate(ratings))\n",
         "        users = await self._ledger.users([item.id for item in ratings])\n"
         "        try:\n"

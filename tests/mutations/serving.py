@@ -120,15 +120,15 @@ MUTATIONS = (
     Mutation(
         "the wanted version of a write is ignored",
         "service/store/queries.sql",
-        " AND (asked.wanted IS NULL OR asked.wanted = held.version)",
-        "",
+        "\n      AND (asked.wanted IS NULL OR asked.wanted = held.version)\n",
+        "\n",
         ("tests/ranking/test_races.py::test_conditional_updates_admit_one_winner_per_version",),
     ),
     Mutation(
         "an equal rating is a change",
         "service/store/queries.sql",
-        "AND held.rating <> asked.rating",
-        "AND true",
+        "WHERE held.rating <> asked.rating + CASE WHEN asked.relative THEN held.rating ELSE 0 END",
+        "WHERE true",
         ("tests/api/test_rating.py::test_an_equal_rating_changes_nothing",),
     ),
     Mutation(
