@@ -116,37 +116,6 @@ async def test_all_writes_at_once_end_in_equal_stores(settings: Settings, rounds
             await until_equal(settings)
 
 
-async def test_a_rename_that_crosses_a_creation_gives_way(settings: Settings) -> None:
-    """
-    A creation holds the new name and comes for the old one, which the rename is giving up: a circle.
-
-    The rename steps back in time, so neither fails, though Postgres would end one of them.
-    """
-    async with AsyncExitStack() as stack:
-        first, _ = await instances(stack, settings)
-        creation = await psycopg.AsyncConnection.connect(settings.database_url)
-        async with creation:
-            await creation.execute("INSERT INTO users (id, username, rating) VALUES ('x', 'wanted', 1000)")
-            renaming = asyncio.create_task(first.rename(USERS[0], "wanted"))
-            async with await psycopg.AsyncConnection.connect(settings.database_url, autocommit=True) as watcher:
-                while not await _is_waiting(watcher):
-                    await asyncio.sleep(0.01)
-            cursor = await creation.execute(
-                "INSERT INTO users (id, username, rating) VALUES ('y', %s, 1000) ON CONFLICT DO NOTHING",
-                (f"name-{USERS[0]}",),
-            )
-            assert 0 == cursor.rowcount
-        with pytest.raises(UsernameTaken):
-            await renaming
-
-
-async def _is_waiting(watcher: psycopg.AsyncConnection[tuple[object, ...]]) -> bool:
-    cursor = await watcher.execute(
-        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    return await cursor.fetchone() is not None
-
-
 async def test_a_put_of_a_deletion_that_comes_late_buries_nobody(settings: Settings, ladder: Ladder) -> None:
     """Deleted and born again: the board has the living one, whichever put comes last."""
     await ready(ladder)
