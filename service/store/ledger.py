@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from service import failpoints
-from service.errors import NotFound, StoreBug, Unavailable
+from service.errors import NotFound, Unavailable
 from service.model import Board, Census, Page, Row, Standing, User
 from service.order import ranked
 from service.store import idempotency, writing
@@ -179,10 +179,9 @@ class Ledger:
 
     async def ping(self) -> None:
         """Return once Postgres has answered; `Unavailable` also while it has no schema of ours."""
-        try:
-            await self._read("ping")
-        except StoreBug as error:
-            raise Unavailable("Postgres answers, but not about users") from error
+        ((there_are_users,),) = await self._read("ping")
+        if not there_are_users:
+            raise Unavailable("Postgres answers, but has no table of users")
 
     async def _read(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
         return await _rows(self._reads, query, parameters)

@@ -152,7 +152,7 @@ def test_a_parameter_that_is_none_is_refused(service: Service, target: str, fiel
     assert_problem(service.get(target), "validation", field)
 
 
-@pytest.mark.parametrize("target", ["/users/nobody/rank", "/users/nobody/neighbors", "/ratings", "/users/search/rank"])
+@pytest.mark.parametrize("target", ["/users/nobody/rank", "/users/nobody/neighbors", "/users/search/rank"])
 def test_what_is_not_there_is_not_found(service: Service, target: str) -> None:
     """The reserved id leads nowhere, as it does elsewhere."""
     assert_problem(service.get(target), "not-found")

@@ -189,7 +189,7 @@ SHAKEN = frozenset({"unavailable", "outcome-unknown", "read refused"})
 FAULTS = {
     "flushed": Fault(flushed, (SQL,)),
     "killed, empty": Fault(killed, (SQL, PENDING)),
-    "killed, old snapshot": Fault(set_back, (SQL, PENDING)),
+    "killed, old snapshot": Fault(set_back),  # it is killed at the end, and says itself what became of it
     "hung": Fault(hung(3), (SQL, PENDING)),
     "board deleted": Fault(by_hand("DEL", "{ladder}:board"), (SQL,)),
     "users deleted": Fault(by_hand("DEL", "{ladder}:users"), (SQL,)),
