@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -54,6 +54,14 @@ class Stage:
         """Say something to Redis by hand."""
         with redis.Redis.from_url(self.settings.redis_url) as client:
             return client.execute_command(*words)
+
+    def command_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Say several things at one instant: in between, a count that is wrong would have the board loaded anew."""
+        with redis.Redis.from_url(self.settings.redis_url) as client, client.pipeline(transaction=True) as pipe:
+            for words in commands:
+                pipe.execute_command(*words)
+            answers: list[Any] = pipe.execute()
+            return answers
 
     def reconcile(self, *options: str) -> tuple[int, dict[str, Any]]:
         """Run the script as cron does; returns its exit code and report."""
