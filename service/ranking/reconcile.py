@@ -2,8 +2,8 @@
 Full reconciliation: compare every user in the mirror with Postgres and put right what differs, while both
 are in use.
 
-Three loops: whom Postgres has must be in the mirror, and just so; whom the mirror holds must be in Postgres;
-whom the board shows must be in the mirror. They only say who looks wrong. A moment later, when a write that was
+Three loops: whom the board shows must be in the mirror; whom Postgres has must be in the mirror, and just so; whom
+the mirror holds must be in Postgres. They only say who looks wrong. A moment later, when a write that was
 on its way from one store to the other has arrived, those are read again, Redis first and Postgres second (see
 `judge`), and a repair replaces exactly what was seen.
 
@@ -42,7 +42,9 @@ DUTY = 0.9
 """Share of the time that is spent working, at most: a million users take less than 20 s beside a service."""
 PAGES = 20
 """Of the users' table in one SELECT: some two thousand users."""
-LOOPS = ("rows", "users", "board", "end")
+LOOPS = ("board", "rows", "users", "end")
+"""Members that nobody vouches for go first: while they are there, each user who is put back makes the board larger than
+the users hash, which is the mark of a board that has lost it, and a tailer would load everything anew."""
 _BEGINNING = "0"
 _NOTE_SECONDS = 1.0
 _REST_SECONDS = 0.05
@@ -131,7 +133,7 @@ class Reconcile:
                 grace_seconds=self._grace_seconds,
             )
             self._rested = time.monotonic()
-            checks = {"rows": self._check_rows, "users": self._check_users, "board": self._check_board}
+            checks = {"board": self._check_board, "rows": self._check_rows, "users": self._check_users}
             for loop, following in pairwise(LOOPS):
                 if note.loop == loop:
                     await checks[loop](note, repairs)
@@ -184,6 +186,17 @@ class Reconcile:
         self.report.miscount = await self._inspection.miscount(epoch=state.epoch)
         return note
 
+    async def _check_board(self, note: Note, repairs: Repairs) -> None:
+        """Whom the board shows, some user must be."""
+
+        async def read(place: str) -> Batch[list[bytes]]:
+            place, members = await self._inspection.scan_board(place, epoch=note.epoch)
+            return Batch(members, place, place == _BEGINNING)
+
+        async for batch in self._batches(note, repairs, read):
+            for member in await self._inspection.unvouched(batch.items, epoch=note.epoch):
+                repairs.suspect_member(member)
+
     async def _check_rows(self, note: Note, repairs: Repairs) -> None:
         """Whom Postgres has, the mirror must hold, and just so."""
 
@@ -212,17 +225,6 @@ class Reconcile:
             for user_id in batch.items:
                 if user_id not in present:
                     repairs.suspect(user_id, None)
-
-    async def _check_board(self, note: Note, repairs: Repairs) -> None:
-        """Whom the board shows, some user must be."""
-
-        async def read(place: str) -> Batch[list[bytes]]:
-            place, members = await self._inspection.scan_board(place, epoch=note.epoch)
-            return Batch(members, place, place == _BEGINNING)
-
-        async for batch in self._batches(note, repairs, read):
-            for member in await self._inspection.unvouched(batch.items, epoch=note.epoch):
-                repairs.suspect_member(member)
 
     async def _batches(
         self, note: Note, repairs: Repairs, read: Callable[[str], Coroutine[None, None, Batch[B]]]

@@ -182,7 +182,7 @@ class Repairs:
         ghosts = []
         for member, (username, user_id) in names.items():
             change = changes.get(user_id)
-            # Whose name it is in Postgres has been counted already, as what is wrong with that user.
+            # Whose name it is in Postgres is counted as what is wrong with that user.
             if change is None or change.username != username:
                 ghosts.append(member)
         self._report.count("ghost" for _ in ghosts)

@@ -74,15 +74,17 @@ Command = tuple[Any, ...]
 """A plain command, or a script followed by its number of keys, keys and arguments."""
 
 
-async def pipeline(client: Client, commands: Sequence[Command]) -> list[Any]:
+async def pipeline(client: Client, commands: Sequence[Command], *, at_once: bool = False) -> list[Any]:
     """
-    Send all commands at once and return their replies in order; not a transaction.
+    Send all commands in one round trip and return their replies in order.
+
+    With `at_once` no other client's command comes between them; that is for plain commands alone.
 
     Raises `Unavailable` or `StoreBug` for the first reply that is an error; the commands behind it have
     been carried out all the same.
     """
     with metrics.redis_call(_operation(commands)), translated():
-        replies = await _send(client, commands)
+        replies = await _send(client, commands, at_once=at_once)
         refused = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if refused:
             await _send(client, [("SCRIPT", "LOAD", script.text) for script in ALL])
@@ -99,8 +101,8 @@ def _operation(commands: Sequence[Command]) -> str:
     return name.name if isinstance(name, Script) else str(name).lower()
 
 
-async def _send(client: Client, commands: Sequence[Command]) -> list[Any]:
-    async with client.pipeline(transaction=False) as pipe:
+async def _send(client: Client, commands: Sequence[Command], *, at_once: bool = False) -> list[Any]:
+    async with client.pipeline(transaction=at_once) as pipe:
         for name, *arguments in commands:
             if isinstance(name, Script):
                 pipe.execute_command("EVALSHA", name.sha, *arguments)

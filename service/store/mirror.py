@@ -210,9 +210,11 @@ class Mirror:
     async def state(self) -> State | None:
         """Return what the board says of itself, None if there is none or its keys hold something else. O(1)."""
         try:
+            # At once: a user who is created between two of them would make a good board look damaged.
             held, members, known, (seconds, micros) = await lua.pipeline(
                 self._client,
                 [("HGETALL", self._keys.state), ("ZCARD", self._keys.board), ("HLEN", self._keys.users), ("TIME",)],
+                at_once=True,
             )
         except NotReady:
             return None

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Self
 
 import httpx
@@ -137,6 +137,7 @@ class Watch:
         self._settings, self._users = settings, users
         self._held: dict[str, list[tuple[int, float]]] = {user_id: [(0, 0.0)] for user_id in users}
         self._news = asyncio.Condition()
+        self._over = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -144,14 +145,14 @@ class Watch:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # Not by cancelling it: Python 3.11 may lose that inside a driver's timeout.
         assert self._task
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        self._over = True
+        await self._task
 
     async def _look(self) -> None:
         async with redis.asyncio.Redis.from_url(self._settings.redis_url) as client:
-            while True:
+            while not self._over:
                 held: list[Any] = await client.hmget(USERS, self._users)
                 now = time.monotonic()
                 for user_id, value in zip(self._users, held, strict=True):

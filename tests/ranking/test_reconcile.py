@@ -112,6 +112,21 @@ async def test_a_newer_mirror_is_set_back_only_when_allowed(board, settings, dam
     await assert_mirror_equals_ledger(settings)
 
 
+async def test_a_board_under_repair_never_looks_damaged(board, settings) -> None:
+    """Ghosts stand where users stood, so the count is right: it must stay so, or a tailer would load everything anew."""
+    board.zrem(BOARD, *(place(number) for number in range(1, 41)))
+    board.zadd(BOARD, {f"ghost~ghost{number}": 1500 for number in range(40)})
+
+    def looks_whole(_: str) -> None:
+        size = board.zcard(BOARD)
+        assert int(board.hget(STATE, "n")) == size <= board.hlen(USERS)
+
+    report = await reconcile(settings, inspection=interfering(looks_whole))
+
+    assert {"corrupt": 40, "ghost": 40} == counts(report)
+    await assert_mirror_equals_ledger(settings)
+
+
 async def test_the_tail_goes_on_after_a_repair(loaded, ledger, board, settings) -> None:
     """What was repaired keeps its version, so later writes are carried over as ever, without another load."""
     epoch = board.hget(STATE, "epoch")
