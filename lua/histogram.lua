@@ -18,7 +18,7 @@
 
 -- @include whole
 -- @include ready
--- @include reached
+-- @include ready_since
 
 local board_key, state_key, users_key = KEYS[1], KEYS[2], KEYS[3]
 local source, low, high = ARGV[1], whole(ARGV[2], 0, 999999999), whole(ARGV[3], 0, 999999999)
@@ -28,20 +28,11 @@ if #ARGV < 4 or #ARGV > 24 or not low or not high or not width or high < low or 
     return redis.error_reply("BADARG histogram takes a low and a high rating and a width, of 1..500 buckets")
 end
 
-local behind = false
-for first = 5, #ARGV, 2 do
-    local version = whole(ARGV[first + 1], 0, 9007199254740991)
-    if not version then
-        return redis.error_reply("BADARG histogram takes pairs of an id and a version")
-    end
-    behind = behind or not reached(users_key, ARGV[first], version)
-end
-
-local status, size, lag = ready(board_key, state_key, source)
-if status ~= "ok" then
+local status, size, lag = ready_since(board_key, state_key, users_key, source, 5)
+if status == "malformed" then
+    return redis.error_reply("BADARG histogram takes pairs of an id and a version")
+elseif status ~= "ok" then
     return { status }
-elseif behind then
-    return { "behind" }
 end
 
 -- From one end of the board each time: half the work of a count between two bounds.

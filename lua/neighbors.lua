@@ -17,7 +17,7 @@
 
 -- @include whole
 -- @include ready
--- @include reached
+-- @include ready_since
 
 local board_key, state_key, users_key = KEYS[1], KEYS[2], KEYS[3]
 local source, id, radius = ARGV[1], ARGV[2], whole(ARGV[3], 1, 100)
@@ -26,20 +26,11 @@ if #ARGV < 3 or #ARGV > 23 or id == "" or not radius then
     return redis.error_reply("BADARG neighbors takes an id and a radius of 1..100")
 end
 
-local behind = false
-for first = 4, #ARGV, 2 do
-    local version = whole(ARGV[first + 1], 0, 9007199254740991)
-    if not version then
-        return redis.error_reply("BADARG neighbors takes pairs of an id and a version")
-    end
-    behind = behind or not reached(users_key, ARGV[first], version)
-end
-
-local status, size, lag = ready(board_key, state_key, source)
-if status ~= "ok" then
+local status, size, lag = ready_since(board_key, state_key, users_key, source, 4)
+if status == "malformed" then
+    return redis.error_reply("BADARG neighbors takes pairs of an id and a version")
+elseif status ~= "ok" then
     return { status }
-elseif behind then
-    return { "behind" }
 end
 
 local encoded = string.match(redis.call("HGET", users_key, id) or "", "^%d+|(.+)$")

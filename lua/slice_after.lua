@@ -19,7 +19,7 @@
 
 -- @include whole
 -- @include ready
--- @include reached
+-- @include ready_since
 -- @include above
 
 local board_key, state_key, users_key = KEYS[1], KEYS[2], KEYS[3]
@@ -29,20 +29,11 @@ if #ARGV < 4 or #ARGV > 24 or not limit or not whole(score, 0, 999999999999999) 
     return redis.error_reply("BADARG slice_after takes a limit of 1..1000 and a whole score")
 end
 
-local behind = false
-for first = 5, #ARGV, 2 do
-    local version = whole(ARGV[first + 1], 0, 9007199254740991)
-    if not version then
-        return redis.error_reply("BADARG slice_after takes pairs of an id and a version")
-    end
-    behind = behind or not reached(users_key, ARGV[first], version)
-end
-
-local status, size, lag = ready(board_key, state_key, source)
-if status ~= "ok" then
+local status, size, lag = ready_since(board_key, state_key, users_key, source, 5)
+if status == "malformed" then
+    return redis.error_reply("BADARG slice_after takes pairs of an id and a version")
+elseif status ~= "ok" then
     return { status }
-elseif behind then
-    return { "behind" }
 end
 
 local rows, higher = {}, 0

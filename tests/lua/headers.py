@@ -113,7 +113,7 @@ def _slots(source: Source, table: str) -> Iterator[str]:
     )
     if bool(running) != variadic:
         yield f"{table}: the tail is {'documented' if variadic else 'read'} but not {'read' if variadic else 'documented'}"
-    start = f"(?:= {documented + 1}, #{table}|unpack\\({table}, {documented + 1}\\))"
+    start = f"(?:= {documented + 1}, #{table}|unpack\\({table}, {documented + 1}\\)|ready_since\\([^)]*, {documented + 1}\\))"
     if variadic and not re.search(start, source.body):
         yield f"{table}: the tail is not walked from its first slot on"
 
@@ -149,7 +149,7 @@ def _replies(source: Source) -> Iterator[str]:
         re.findall(r'local answer = \{ "(\w+)"', source.body)
     )
     if "return { status }" in source.body:
-        statuses |= {"notready", "source"}
+        statuses |= {"notready", "source"} | ({"behind"} if "ready_since(" in source.body else set())
     if statuses != (told := set(re.findall(r'\{"(\w+)"', header.get("Returns", "")))):
         yield f"the statuses are {sorted(statuses)}, the header says {sorted(told)}"
     if re.search(

@@ -19,11 +19,15 @@ OPERAND = r"#?[\w.\[\]]+(?:\([^()]*\))?"
 COMPARED = re.compile(rf"({OPERAND}|\S+)\s*(?:<=|>=|<|>)\s*({OPERAND}|\S+)")
 PLAIN = re.compile(r"\d+|#[\w.\[\]]+|\(*tonumber\(.*\)")
 NUMBER = re.compile(
-    r"-?\d|\(?#|\(?tonumber\(|whole\(|math\.|string\.byte\(|above\(|ready\("
+    r"-?\d|\(?#|\(?tonumber\(|whole\(|math\.|string\.byte\(|above\(|ready(?:_since)?\("
     r'|redis\.call\("Z(?:CARD|COUNT|REM)"|(?:low|last|grown|removed|given) [-+] |middle(?: \+|$)|first$'
     r"|.*\band (?:string\.find|tonumber)\("
 )
-PARAMETERS = {"include/rows.lua": {"floor"}, "include/reached.lua": {"version"}, "include/whole.lua": {"low", "high"}}
+PARAMETERS = {
+    "include/rows.lua": {"floor"},
+    "include/ready_since.lua": {"version"},
+    "include/whole.lua": {"low", "high"},
+}
 """Names that are compared and come from a caller, who is known to pass a number."""
 
 
