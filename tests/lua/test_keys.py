@@ -69,11 +69,11 @@ async def test_every_call_of_the_mirror_stays_in_one_slot(mirror: Mirror, monkey
     calls: defaultdict[str, list[Sequence[str]]] = defaultdict(list)
     send = lua.pipeline
 
-    async def recording(client: Client, commands: Sequence[Command]) -> list[Any]:
+    async def recording(client: Client, commands: Sequence[Command], **how: bool) -> list[Any]:
         for script, *arguments in commands:
             if isinstance(script, lua.Script):
                 calls[script.name].append(arguments[1 : 1 + arguments[0]])
-        return await send(client, commands)
+        return await send(client, commands, **how)
 
     monkeypatch.setattr(lua, "pipeline", recording)
     await use_every_verb(mirror, Inspection(mirror._client))
