@@ -43,6 +43,30 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 64 * 1024
 _PREPARE_AGAIN_SECONDS = 1.0
 _PREPARE_SECONDS = 1.0
+_HANDLERS = (
+    users.create_user,
+    users.get_user,
+    users.put_rating,
+    users.search_users,
+    changes.patch_rating,
+    changes.put_ratings,
+    changes.patch_user,
+    changes.delete_user,
+    leaderboard.get_leaderboard,
+    ranks.get_rank,
+    ranks.get_neighbors,
+    ranks.post_ranks,
+    ratings.get_rating,
+    ratings.get_distribution,
+    health.get_health,
+    health.get_live,
+    health.get_ready,
+    openapi.get_openapi,
+    docs.get_docs,
+    docs.get_style,
+    docs.get_script,
+    metrics_route.get_metrics,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -129,32 +153,7 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
                 await limiter.close()
 
     app = Litestar(
-        route_handlers=[
-            options("/users/{user_id:str}", "GET", "PATCH", "DELETE"),
-            options("/users/{user_id:str}/rating", "PUT", "PATCH"),
-            users.create_user,
-            users.get_user,
-            users.put_rating,
-            users.search_users,
-            changes.patch_rating,
-            changes.put_ratings,
-            changes.patch_user,
-            changes.delete_user,
-            leaderboard.get_leaderboard,
-            ranks.get_rank,
-            ranks.get_neighbors,
-            ranks.post_ranks,
-            ratings.get_rating,
-            ratings.get_distribution,
-            health.get_health,
-            health.get_live,
-            health.get_ready,
-            openapi.get_openapi,
-            docs.get_docs,
-            docs.get_style,
-            docs.get_script,
-            metrics_route.get_metrics,
-        ],
+        route_handlers=[*options(_HANDLERS), *_HANDLERS],
         lifespan=[lifespan],
         guards=[check_key(settings.api_keys), check_length, check_query],
         exception_handlers=HANDLERS,
