@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import psycopg
 import pytest
-import redis
 
 from service.errors import NotReady, Unavailable
 from service.model import NewUser, UserId
@@ -36,20 +32,6 @@ from tests.ranking.reconciling import (
 )
 
 pytestmark = pytest.mark.usefixtures("loaded")
-
-
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Session]:
-    """A session of somebody who writes SQL by hand."""
-    with psycopg.connect(database_url, autocommit=True) as session:
-        yield session
-
-
-@pytest.fixture
-def board(redis_url: str) -> Iterator[redis.Redis]:
-    """A session of somebody who tampers with Redis."""
-    with redis.Redis.from_url(redis_url, protocol=2) as session:
-        yield session
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import psycopg
 import pytest
-import redis
 
 from service.model import NewUser, UserId
 from service.ranking import reconcile as reconcile_module
@@ -21,20 +19,6 @@ from tests.ranking.reconciling import BOARD, NOTE, USERS, Session, counts, inser
 
 WRITERS = 6
 IDS = 60
-
-
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Session]:
-    """A session of somebody who writes SQL by hand."""
-    with psycopg.connect(database_url, autocommit=True) as session:
-        yield session
-
-
-@pytest.fixture
-def board(redis_url: str) -> Iterator[redis.Redis]:
-    """A session of somebody who looks at Redis, or tampers with it."""
-    with redis.Redis.from_url(redis_url, protocol=2) as session:
-        yield session
 
 
 @pytest.fixture

@@ -9,12 +9,10 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import psycopg
 import pytest
 import redis
 
@@ -32,20 +30,6 @@ FIELDS = (
     "run_id mode dry_run epoch src checked missing stale ahead orphan corrupt ghost miscount repaired raced next_id"
     " lag_ms remaining duration_ms error exit"
 )
-
-
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Session]:
-    """A session of somebody who writes SQL by hand."""
-    with psycopg.connect(database_url, autocommit=True) as session:
-        yield session
-
-
-@pytest.fixture
-def board(redis_url: str) -> Iterator[redis.Redis]:
-    """A session of somebody who tampers with Redis."""
-    with redis.Redis.from_url(redis_url, protocol=2) as session:
-        yield session
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import psycopg
 import pytest
 import redis
 
@@ -25,26 +24,12 @@ from service.store.ledger import Ledger
 from service.store.mirror import Mirror
 from service.store.postgres import Postgres
 from tests.ranking.equality import assert_mirror_equals_ledger
-from tests.ranking.reconciling import STATE, USERS, Session, counts, insert, reconcile
+from tests.ranking.reconciling import STATE, USERS, counts, insert, reconcile
 
 STORM_SECONDS = 1.2
 WRITERS = 6
 IDS = 60
 DEFAULT_SEEDS, ALL_SEEDS = 20, 200
-
-
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Session]:
-    """A session of somebody who writes SQL by hand."""
-    with psycopg.connect(database_url, autocommit=True) as session:
-        yield session
-
-
-@pytest.fixture
-def board(redis_url: str) -> Iterator[redis.Redis]:
-    """A session of somebody who looks at Redis, or tampers with it."""
-    with redis.Redis.from_url(redis_url, protocol=2) as session:
-        yield session
 
 
 class Storm:

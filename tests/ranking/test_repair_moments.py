@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psycopg
 import pytest
 
 from service.ranking.tail import Tailer
@@ -15,13 +14,6 @@ from service.store.inspection import Inspection
 from service.store.mirror import Mirror
 from tests.ranking.equality import assert_mirror_equals_ledger
 from tests.ranking.reconciling import Session, bypassing, insert, reconcile
-
-
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Session]:
-    """A session of somebody who writes SQL by hand."""
-    with psycopg.connect(database_url, autocommit=True) as session:
-        yield session
 
 
 @pytest.fixture

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator
 
 import psycopg
 import pytest
-import redis
 
 from service.app import opened
 from service.errors import NotReady
@@ -26,29 +24,9 @@ STATE, BOARD, USERS = "{ladder}:state", "{ladder}:board", "{ladder}:users"
 
 
 @pytest.fixture
-def ledger(database_url: str) -> psycopg.Connection[tuple[object, ...]]:
-    """A session of somebody who writes SQL by hand."""
-    return psycopg.connect(database_url, autocommit=True)
-
-
-@pytest.fixture
-def board(redis_url: str) -> redis.Redis:
-    """A session of somebody who tampers with Redis."""
-    return redis.Redis.from_url(redis_url)
-
-
-@pytest.fixture
 async def tailer(settings: Settings, mirror: Mirror) -> Tailer:
     """A tailer that runs only when the test says so."""
     return Tailer(settings.database_url, mirror)
-
-
-@pytest.fixture(autouse=True)
-def closed(ledger: psycopg.Connection[object], board: redis.Redis) -> Iterator[None]:
-    """Close both sessions, whatever happened."""
-    yield
-    ledger.close()
-    board.close()
 
 
 def insert(ledger: psycopg.Connection[tuple[object, ...]], count: int, prefix: str = "user") -> None:

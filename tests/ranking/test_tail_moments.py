@@ -37,18 +37,10 @@ class Watched(Feed):
 
 
 @pytest.fixture(autouse=True)
-def ledger(database_url: str) -> Iterator[Session]:
+def ledger(ledger: Session) -> Session:
     """A session of somebody who writes SQL by hand, and has written twenty users."""
-    with psycopg.connect(database_url, autocommit=True) as session:
-        insert(session, 20)
-        yield session
-
-
-@pytest.fixture
-def board(redis_url: str) -> Iterator[redis.Redis]:
-    """A session of somebody who looks at Redis."""
-    with redis.Redis.from_url(redis_url) as session:
-        yield session
+    insert(ledger, 20)
+    return ledger
 
 
 @pytest.fixture
