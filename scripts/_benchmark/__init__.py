@@ -1,0 +1,1 @@
+"""What `scripts/benchmark.py` is made of; nothing in the product imports it."""

@@ -1,0 +1,63 @@
+"""Where a measurement was made, without anything that names a machine, an account or a directory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import redis
+
+from service.settings import cores
+
+from .results import Environment
+
+ROOT = Path(__file__).resolve().parents[2]
+_SECONDS = 10
+
+
+def describe(database_url: str, redis_url: str) -> Environment:
+    """Ask the machine and both stores."""
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SHOW server_version").fetchone()
+    with redis.Redis.from_url(redis_url) as client:
+        server = client.info("server")
+    name = server.get("server_name", "redis")
+    return Environment(
+        cpu=_cpu(),
+        cores=cores(),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        kernel=f"{platform.system()} {platform.release().partition('-')[0]}",
+        python=platform.python_version(),
+        postgres=f"PostgreSQL {row[0] if row else '?'}",
+        redis=f"{name.capitalize()} {server.get(f'{name}_version', server['redis_version'])}",
+        revision=_revision(),
+        date=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _revision() -> str:
+    """The commit, with a plus when something differs from it."""
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit.strip() + ("+" if changed.strip() else "")
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS).stdout  # noqa: S603  ours

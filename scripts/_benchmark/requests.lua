@@ -1,0 +1,39 @@
+-- What wrk sends: the requests of a file, one after the other, from some line on and then from the first again.
+-- Arguments: the file, the method, the number of lines to skip. A line is a target and, behind a tab, a body.
+-- Summary line: "RESULT" and, in JSON, what load.py reads.
+
+local targets, bodies, next_line, count = {}, {}, 0, 0
+local head, tail
+
+function init(args)
+    local name, method, skip = args[1], args[2], tonumber(args[3])
+    for line in io.lines(name) do
+        local tab = string.find(line, "\t", 1, true)
+        count = count + 1
+        targets[count] = tab and string.sub(line, 1, tab - 1) or line
+        bodies[count] = tab and string.sub(line, tab + 1) or false
+    end
+    next_line = skip % count
+    head = method .. " "
+    tail = " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\n"
+end
+
+function request()
+    next_line = next_line % count + 1
+    local body = bodies[next_line]
+    if not body then
+        return head .. targets[next_line] .. tail .. "\r\n"
+    end
+    return head .. targets[next_line] .. tail .. "Content-Type: application/json\r\nContent-Length: " .. #body
+        .. "\r\n\r\n" .. body
+end
+
+function done(summary, latency)
+    local errors = summary.errors
+    io.write(string.format(
+        'RESULT {"requests":%d,"seconds":%.6f,"failed":%d,"p50_ms":%.3f,"p95_ms":%.3f,"p99_ms":%.3f,"max_ms":%.3f}\n',
+        summary.requests, summary.duration / 1e6,
+        errors.status + errors.connect + errors.read + errors.write + errors.timeout,
+        latency:percentile(50) / 1e3, latency:percentile(95) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3
+    ))
+end
