@@ -15,9 +15,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from service import __version__
 from tests.conftest import Stores
+from tests.servers.own_redis import OwnRedis, own_redis
+from tests.servers.proxy import Door, door_to
 
-from .own_redis import OwnRedis, own_redis
-from .proxy import Door, door_to
 from .scrapes import Scrape, scrape
 from .serving import ROOT, Service, serving, wait_until
 from .shapes import assert_problem, fresh_name

@@ -7,8 +7,8 @@ import time
 from service.ranking.fallback import EXACT_USERS
 from tests.conftest import Stores
 from tests.ranking.model import board
+from tests.servers.own_redis import own_redis
 
-from .own_redis import own_redis
 from .serving import Service, serving, wait_until
 from .shapes import assert_problem, assert_ranked_by, wire_row
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from .own_redis import own_redis
+from tests.servers.own_redis import own_redis
+
 from .serving import Service, serving, wait_until
 from .shapes import assert_problem, assert_request_id
 from .wire import request

@@ -11,8 +11,8 @@ from service.errors import Unavailable
 from service.settings import Settings
 from service.store.migrate import migrate
 from tests.conftest import Stores
+from tests.servers.own_redis import own_redis
 
-from .own_redis import own_redis
 from .serving import serving, wait_until
 
 

@@ -14,8 +14,8 @@ import redis
 from service.settings import Settings
 from tests.conftest import Stores
 from tests.ranking.equality import ledger_board, mirror_board
+from tests.servers.proxy import Door, door_to
 
-from .proxy import Door, door_to
 from .serving import Service, serving, wait_until
 from .shapes import ROW, assert_problem, assert_ranked_by, fresh_name
 from .wire import request

@@ -13,8 +13,8 @@ from service.model import UserId
 from tests.conftest import Stores
 from tests.ranking.equality import ledger_board, mirror_board
 from tests.ranking.model import board
+from tests.servers.own_redis import OwnRedis, own_redis
 
-from .own_redis import OwnRedis, own_redis
 from .serving import Service, serving, wait_until
 from .shapes import RATED, USER, assert_problem, assert_ranked_by, fresh_name, wire_row
 

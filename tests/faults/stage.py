@@ -15,13 +15,14 @@ import msgspec
 import psycopg
 import redis
 
-from tests.api.own_postgres import OwnPostgres, own_postgres
-from tests.api.own_redis import OwnRedis, own_redis
 from tests.api.serving import ROOT, Service, serving, wait_until
 from tests.ranking.equality import ledger_board, mirror_board
+from tests.servers.background import Background, background
+from tests.servers.own_postgres import OwnPostgres, own_postgres
+from tests.servers.own_redis import OwnRedis, own_redis
+from tests.servers.proxy import Proxy, before_redis
 
-from .proxy import Proxy, before_redis
-from .traffic import Background, Traffic, traffic
+from .traffic import Traffic, traffic
 
 USERS = 20_000
 
@@ -93,14 +94,12 @@ def stage(users: int = USERS) -> Iterator[Stage]:
     """Set it up, its board loaded; call it from the main thread."""
     with ExitStack() as stack:
         postgres, server = stack.enter_context(own_postgres()), stack.enter_context(own_redis())
+        postgres.start()
         server.start()
-        background = Background()
-        stack.callback(background.stop)
-        way = before_redis(server.url)
-        proxy, address = background.run(way.__aenter__())
-        stack.callback(lambda: background.run(way.__aexit__(None, None, None)))
+        loop = stack.enter_context(background())
+        proxy, address = stack.enter_context(loop.entered(before_redis(server.url)))
         service = stack.enter_context(serving(postgres.url, address, workers=2))
-        made = Stage(service, (server, postgres), proxy, background)
+        made = Stage(service, (server, postgres), proxy, loop)
         with psycopg.connect(postgres.url, autocommit=True) as connection:
             connection.execute(
                 "INSERT INTO users (id, username, rating) SELECT 'user' || n, 'name-' || n,"

@@ -26,9 +26,9 @@ from service.store.migrate import DIRECTORY, migrate
 from tests.conftest import Stores
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
 from tests.ranking.reconciling import Session, everything, insert
+from tests.servers.own_postgres import OwnPostgres, own_postgres
+from tests.servers.proxy import Proxy, before_postgres
 
-from .own_postgres import OwnPostgres, own_postgres
-from .proxy import Proxy, before_postgres
 from .readers import ADA, BOB, EVE, assert_seen, populate, served_by_redis, until
 
 LOST_WRITES = 40

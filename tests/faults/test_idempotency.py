@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.api.own_redis import own_redis
 from tests.api.serving import serving, wait_until
 from tests.api.shapes import assert_problem, fresh_name
 from tests.api.test_changes import ask, user
 from tests.api.test_idempotency import told
+from tests.servers.own_redis import own_redis
 
 from .clients import insert
 

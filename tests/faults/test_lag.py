@@ -19,8 +19,8 @@ from service.ranking.tail import Tailer
 from service.settings import Settings
 from service.store.feed import LOCK, Feed
 from service.store.mirror import Mirror
+from tests.servers.proxy import Proxy, before_postgres, before_redis
 
-from .proxy import Proxy, before_postgres, before_redis
 from .readers import ADA, BOB, assert_seen, populate, timed, until
 
 STATE = "{ladder}:state"

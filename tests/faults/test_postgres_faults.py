@@ -18,8 +18,8 @@ from service.ranking.writing import WRITE_SECONDS
 from service.settings import Settings
 from service.store.postgres import FALLBACK_CONNECTIONS
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
+from tests.servers.proxy import Proxy, before_postgres, before_redis
 
-from .proxy import Proxy, before_postgres, before_redis
 from .readers import ADA, BOB, assert_seen, populate, served_by_redis, timed, until
 
 WRITE_DEADLINE = WRITE_SECONDS + 1

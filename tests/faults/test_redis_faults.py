@@ -12,10 +12,10 @@ from service.app import opened
 from service.ranking.answers import Demand
 from service.ranking.ladder import Ladder
 from service.settings import Settings
-from tests.api.own_redis import own_redis
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
+from tests.servers.own_redis import own_redis
+from tests.servers.proxy import Proxy, before_redis
 
-from .proxy import Proxy, before_redis
 from .readers import ADA, BOB, assert_seen, populate, served_by_redis, timed, until
 
 QUICK_SECONDS = 0.25

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from service.app import opened
 from service.ranking import tail
 from service.settings import Settings
-from tests.api.own_redis import OwnRedis, own_redis
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
+from tests.servers.own_redis import OwnRedis, own_redis
 
 from .readers import ADA, assert_seen, populate, served_by_redis, until
 

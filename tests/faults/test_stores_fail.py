@@ -11,8 +11,8 @@ import pytest
 
 from service.model import UserId
 from service.order import member
-from tests.api.own_redis import own_redis
 from tests.api.serving import wait_until
+from tests.servers.own_redis import own_redis
 
 from .clients import measured
 from .stage import Stage, stage
@@ -158,7 +158,7 @@ def sessions_ended(at: Stage) -> Iterator[None]:
 
 @contextmanager
 def postgres_stopped(at: Stage) -> Iterator[None]:
-    at.postgres.stop_immediately()
+    at.postgres.kill()
     yield
     at.postgres.start()
 

@@ -25,10 +25,10 @@ from service.settings import Settings
 from service.store.feed import LOCK
 from service.store.ledger import Ledger
 from service.store.mirror import Mirror
-from tests.api.own_redis import OwnRedis, own_redis
 from tests.api.serving import serving, wait_until
 from tests.api.wire import request
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
+from tests.servers.own_redis import OwnRedis, own_redis
 
 from .clients import Clients, insert, looking_at, measured, until_equal
 from .readers import ADA, assert_seen, populate, served_by_redis, timed, until

@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import threading
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +23,7 @@ import msgspec
 import psycopg
 
 from service.settings import Settings
+from tests.servers.background import Background
 
 WRITTEN_USERS = 40
 READERS = 4
@@ -44,37 +43,6 @@ class Span(msgspec.Struct):
     begun: float
     known: float
     version: int = 0
-
-
-class Background:
-    """An event loop in a thread, so that a test may wait for servers while its clients and proxies go on."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def start(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
-        """Begin, and do not wait."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Return what comes of it."""
-        return self.start(work).result(30)
-
-    def call(self, function: Any, *arguments: Any) -> None:
-        """Call a function in the loop."""
-
-        async def called() -> None:
-            function(*arguments)
-
-        self.run(called())
-
-    def stop(self) -> None:
-        """End the loop and its thread."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
 
 
 class Traffic:

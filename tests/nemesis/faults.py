@@ -20,8 +20,8 @@ from service.ranking.repair import NotSafe
 from service.ranking.tail import Tailer
 from service.store import redis as redis_store
 from service.store.mirror import Mirror, Refused
-from tests.faults.proxy import Proxy
 from tests.ranking.reconciling import reconcile
+from tests.servers.proxy import Proxy
 
 from .actors import Sampler
 from .history import Fault, History
@@ -177,9 +177,9 @@ class Nemesis:
 
     async def _crash_postgres(self, seconds: float) -> None:
         async with self._noted("postgres crashed", "postgres"):
-            await self._world.aside(self._world.stop_postgres)
+            await self._world.aside(self._world.postgres.kill)
             await asyncio.sleep(seconds)
-            await self._world.aside(self._world.start_postgres)
+            await self._world.aside(self._world.postgres.start)
 
     async def _delete_users(self, _: float) -> None:
         async with self._noted("delete users", "redis", rollback=True, damage=True), self._session() as session:

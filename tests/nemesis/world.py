@@ -14,20 +14,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
 
 import httpx
 import psycopg
 
-from service.embedded import postgres
-from service.embedded.programs import Programs, choose_account
-from service.embedded.server import SOCKETS_PREFIX, Place, Server
+from service.embedded.programs import choose_account
 from service.parent_death import spawn
 from service.settings import Settings
 from service.store.migrate import migrate
-from tests.api.own_redis import OwnRedis
 from tests.api.serving import ROOT, free_port
-from tests.faults.proxy import Proxy
+from tests.servers.own_postgres import OwnPostgres, programs
+from tests.servers.own_redis import OwnRedis
+from tests.servers.proxy import Proxy
 
 T = TypeVar("T")
 
@@ -113,22 +111,11 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self._thread = ThreadPoolExecutor(1)
-        self._programs = Programs.find()
-        account = choose_account(folder, self._programs)
-        sockets = folder / f"{SOCKETS_PREFIX}s"
-        sockets.mkdir(mode=0o700)
-        if account:
-            os.chown(sockets, account.owner, -1)
-        data = folder / "data"
-        data.mkdir(mode=0o711)
-        self._lock = os.open(os.devnull, os.O_RDONLY)
-        self._place = Place(data, sockets, account, self._lock)
-        self._postgres: contextlib.AbstractContextManager[Server] | None = None
-        self._server: Server | None = None
-        self._url = f"postgresql://postgres@/{{}}?host={quote(str(sockets), safe='')}&port={postgres.PORT}"
+        found = programs()
+        self.postgres = OwnPostgres(folder / "postgres", found, choose_account(folder, found))
         (folder / "redis").mkdir()
         self.redis = OwnRedis(folder / "redis")
-        self.settings = Settings(database_url=self._url.format("ladder"), redis_url=self.redis.url, workers=1)
+        self.settings = Settings(database_url=self.postgres.url, redis_url=self.redis.url, workers=1)
         self.folder = folder
         self.nodes: list[Node] = []
 
@@ -136,24 +123,10 @@ class World:
         """Run blocking work in the world's thread, one after the other."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def start_postgres(self) -> None:
-        """Start it with what it has, and return when it answers."""
-        self._postgres = postgres.running(self._programs, self._place)
-        self._server = self._postgres.__enter__()
-        self._server.wait_until_ready()
-
-    def stop_postgres(self) -> None:
-        """End it at once, as a crash does: nothing is written any more."""
-        if self._server and self._postgres:
-            self._server.process.send_signal(signal.SIGQUIT)
-            self._server.process.wait()
-            self._postgres.__exit__(None, None, None)
-            self._server = self._postgres = None
-
     def prepare(self, users: int) -> None:
         """Make the database, its audit and some users."""
-        with psycopg.connect(self._url.format("postgres"), autocommit=True) as connection:
-            connection.execute("CREATE DATABASE ladder")
+        self.postgres.make()
+        self.postgres.start()
         migrate(self.settings.database_url)
         with psycopg.connect(self.settings.database_url) as connection:
             connection.execute(AUDIT)
@@ -168,8 +141,7 @@ class World:
         for node in self.nodes:
             node.kill()
         self.redis.kill()
-        self.stop_postgres()
-        os.close(self._lock)
+        self.postgres.kill()
 
 
 @contextlib.asynccontextmanager
@@ -179,7 +151,6 @@ async def world(*, nodes: int, users: int) -> AsyncIterator[World]:
         made = World(folder)
         try:
             async with contextlib.AsyncExitStack() as stack:
-                await made.aside(made.start_postgres)
                 await made.aside(lambda: made.prepare(users))
                 await made.aside(made.redis.start)
                 for number in range(nodes):

@@ -17,8 +17,7 @@ import redis
 from service.embedded import EmbeddedError
 from service.embedded.programs import _valkey_program
 from service.parent_death import spawn
-
-from .serving import wait_until
+from tests.embedded.processes import wait_until
 
 
 def program() -> Path:

@@ -1,4 +1,4 @@
-"""A proxy between the service and a store, in the test's own event loop, that does to a connection what networks do."""
+"""A proxy between the service and a store, in an event loop, that does to a connection what networks do."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
 from urllib.parse import quote
 
 from psycopg.conninfo import conninfo_to_dict
 from redis.asyncio.connection import parse_url
+
+from .background import Background, background
 
 
 class Proxy:
@@ -130,3 +132,34 @@ async def before_postgres(url: str) -> AsyncIterator[tuple[Proxy, str]]:
     async with Proxy(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)) as proxy:
         address = f"127.0.0.1:{proxy.port}/{parts['dbname']}?sslmode=disable&gssencmode=disable"
         yield proxy, f"postgresql://{user}{secret}@{address}"
+
+
+class Door:
+    """The only way to Postgres, for a test that has no event loop. `url` leads through it."""
+
+    def __init__(self, loop: Background, proxy: Proxy, url: str) -> None:
+        self._loop, self._proxy, self.url = loop, proxy, url
+
+    def open(self) -> None:
+        """Let connections in."""
+        self._loop.call(self._proxy.heal)
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let connections in for the block, and nothing through them: as when the server's host is stuck."""
+        self._loop.call(self._proxy.pause)
+        try:
+            yield
+        finally:
+            self.open()
+
+    def shut(self) -> None:
+        """Cut every connection and let none in."""
+        self._loop.call(self._proxy.refuse)
+
+
+@contextlib.contextmanager
+def door_to(database_url: str) -> Iterator[Door]:
+    """A door that is open at first."""
+    with background() as loop, loop.entered(before_postgres(database_url)) as (proxy, url):
+        yield Door(loop, proxy, url)

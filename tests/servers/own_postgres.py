@@ -1,4 +1,4 @@
-"""A Postgres of a test's own, which it may kill, copy, let follow another one, and promote."""
+"""A Postgres of a test's own, which it may kill, suspend, copy, let follow another one, and promote."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from tests.embedded.processes import wait_until
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_directories": "..",
-    "max_connections": "40",
+    "max_connections": "100",
     "shared_buffers": "16MB",
-    "fsync": "off",
     "checkpoint_timeout": "1h",
 }
 
@@ -112,6 +111,32 @@ class OwnPostgres:
             cursor = session.execute(statement)
             row = cursor.fetchone() if cursor.description else None
             return row[0] if row else None
+
+    def terminate_sessions(self) -> None:
+        """End every session of others."""
+        self.ask(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it hang for the block, every process of it."""
+        assert self._process
+        # Each of its processes has a group of its own. The first is stopped first, so that no others come.
+        pid = self._process.pid
+        stopped = [pid]
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(child), signal.SIGSTOP)
+                    stopped.append(int(child))
+            yield
+        finally:
+            for one in reversed(stopped):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGCONT)
 
     def promote(self) -> None:
         """Be a primary, on a timeline of its own."""
