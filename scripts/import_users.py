@@ -3,7 +3,8 @@
 Import a list of users: create the new ones, update the known ones, and wait until the board shows them.
 
 FILE is CSV, gzipped or not, with the header id,username,rating in any order; the column id may be missing, and
-its value may be empty. Lines are taken in their order:
+its value may be empty; columns position and rank, as export_board.py writes them, are passed over. Lines are taken in
+their order:
 
   with an id      that user is created, or gets the rating and, if it differs, the username
   without an id   the user of that name (case does not count) gets the rating, or is created
@@ -17,7 +18,7 @@ imported again, which changes nothing.
 
 from __future__ import annotations
 
-import _venv
+import _venv  # noqa: F401  goes on in the project's virtual environment
 
 # isort: split
 import argparse
@@ -32,24 +33,24 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+import _stores
 import msgspec
 
-from service.embedded import EmbeddedError, open_pair
+from service.embedded import EmbeddedError
 from service.errors import LadderError, OutcomeUnknown, Unavailable
 from service.logs import configure
 from service.progress import progress
 from service.ranking.bulk import CHUNK_LINES, Line, take
 from service.ranking.tail import Tailer
-from service.settings import Settings, SettingsError
+from service.settings import SettingsError
 from service.store import redis
 from service.store.bulk import Intake, open_intake
 from service.store.migrate import migrate
 from service.store.mirror import Mirror
 from service.user_csv import BadList, Rejects, UserCsv
 
-_EPILOG = """\
-The stores are those that DATABASE_URL and REDIS_URL name; with --data, or when neither is set, the embedded pair
-over that directory, which is started for the import if it does not run.
+_EPILOG = f"""\
+{_stores.HELP}
 
 exit codes:
   0    every line was taken
@@ -146,7 +147,7 @@ def _options() -> argparse.Namespace:
         help="where refused lines go (FILE.rejects.csv; stdin.rejects.csv for -)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-    parser.add_argument("--data", metavar="DIR", type=Path, help="use the embedded pair over this directory (.ladder)")
+    _stores.add_option(parser)
     return parser.parse_args()
 
 
@@ -155,7 +156,7 @@ def _run(options: argparse.Namespace, result: Result) -> None:
         file = stack.enter_context(_opened(options.file))
         users = UserCsv(file)
         rejects = stack.enter_context(_rejects(options, file))
-        database_url, redis_url = _stores(options, stack)
+        database_url, redis_url = stack.enter_context(_stores.chosen(options.data, make=not options.dry_run))
         if not options.dry_run:
             # Rather now than when everything is committed and only the board is missing.
             asyncio.run(_look_at_board(redis_url))
@@ -186,19 +187,6 @@ def _rejects(options: argparse.Namespace, file: BinaryIO) -> Rejects:
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror}; name another file with --rejects"
         raise Unusable(message) from error
-
-
-def _stores(options: argparse.Namespace, stack: ExitStack) -> tuple[str, str]:
-    variables = {name: os.environ.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
-    if options.data is None and any(variables.values()):
-        settings = Settings.from_env(variables)
-        return settings.database_url, settings.redis_url
-    data = options.data or _venv.ROOT / ".ladder"
-    if options.dry_run and not data.exists():
-        message = f"there is no directory {data} to compare with"
-        raise Unusable(message)
-    pair = stack.enter_context(open_pair(data))
-    return pair.database_url, pair.redis_url
 
 
 def _take_all(users: UserCsv, intake: Intake, rejects: Rejects, result: Result, file: BinaryIO) -> None:

@@ -12,7 +12,7 @@ What each kind of drift means and what to do about it is told in docs/operations
 
 from __future__ import annotations
 
-import _venv
+import _venv  # noqa: F401  goes on in the project's virtual environment
 
 # isort: split
 import argparse
@@ -23,31 +23,30 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Literal
 
+import _stores
 import msgspec
 
 from service import failpoints
-from service.embedded import EmbeddedError, open_pair
+from service.embedded import EmbeddedError
 from service.errors import LadderError, Unavailable
 from service.logs import configure
-from service.progress import progress
+from service.progress import Pace, progress
 from service.ranking.drift import DRIFTS, Outcome, Report
 from service.ranking.rebase import rebase
 from service.ranking.reconcile import LockBusy, Reconcile
 from service.ranking.repair import NotSafe, Terms
 from service.ranking.tail import Tailer
-from service.settings import Settings, SettingsError
+from service.settings import SettingsError
 from service.store import redis
 from service.store.feed import Feed
 from service.store.history import succeeds
 from service.store.inspection import Inspection
 from service.store.mirror import Mirror, Refused
 
-_EPILOG = """\
-The stores are those that DATABASE_URL and REDIS_URL name; with --data, or when neither is set, the embedded pair
-over that directory, which is started meanwhile if it does not run.
+_EPILOG = f"""\
+{_stores.HELP}
 
 exit codes:
   0    in sync, or all drift was repaired
@@ -78,7 +77,7 @@ def main() -> int:
     try:
         failpoints.arm(os.environ)
         with ExitStack() as stack:
-            database_url, redis_url = _stores(options, stack)
+            database_url, redis_url = stack.enter_context(_stores.chosen(options.data))
             # Whoever serves requests on this machine goes first.
             os.nice(_NICE)
             try:
@@ -162,21 +161,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--allow-rewind", action="store_true", help="set users back to older versions of Postgres'")
     parser.add_argument("--lock-busy-ok", action="store_true", help="exit 0 if another one is running")
     parser.add_argument("--json", action="store_true", help="print the report as one line of JSON")
-    parser.add_argument("--data", metavar="DIR", type=Path, help="use the embedded pair over this directory (.ladder)")
+    _stores.add_option(parser)
     return parser.parse_args()
-
-
-def _stores(options: argparse.Namespace, stack: ExitStack) -> tuple[str, str]:
-    variables = {name: os.environ.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
-    if options.data is None and any(variables.values()):
-        settings = Settings.from_env(variables)
-        return settings.database_url, settings.redis_url
-    data = options.data or _venv.ROOT / ".ladder"
-    if not data.exists():
-        message = f"DATABASE_URL and REDIS_URL are not set, and there is no directory {data}"
-        raise SettingsError(message)
-    pair = stack.enter_context(open_pair(data))
-    return pair.database_url, pair.redis_url
 
 
 async def _full(options: argparse.Namespace, report: Report, database_url: str, redis_url: str) -> int:
@@ -185,12 +171,10 @@ async def _full(options: argparse.Namespace, report: Report, database_url: str, 
         async with Feed(database_url) as feed:
             await feed.forget()
     with progress("Compared", 100) as show:
-        began = time.monotonic()
+        pace = Pace()
 
         def compared(done: int, total: int) -> None:
-            rate = done / (time.monotonic() - began)
-            left = max(total - done, 0) / rate if rate else 0
-            show(100 * done // max(total, done, 1), f"{done:,} of {total:,}, {rate:,.0f}/s, {left:.0f} s left")
+            show(100 * done // max(total, done, 1), f"{done:,} of {total:,}, {pace.words(done, total)}")
 
         async with redis.connect_feed(redis_url) as client, Feed(database_url) as feed:
             work = Reconcile(feed, Mirror(client), Inspection(client), terms, progress=compared)

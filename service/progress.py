@@ -23,6 +23,19 @@ class Report(Protocol):
         """Never raises and is cheap enough to be called for every chunk."""
 
 
+class Pace:
+    """How fast a task goes, from when this was made, and how long it will take."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def words(self, done: int, total: int) -> str:
+        """Return the items done a second, and the seconds left until `total`, in words."""
+        seconds = time.monotonic() - self._began
+        rate = done / seconds if seconds else 0.0
+        return f"{rate:,.0f}/s, {max(total - done, 0) / rate if rate else 0:.0f} s left"
+
+
 @contextmanager
 def progress(title: str, total: int | None) -> Iterator[Report]:
     """Show the progress of the block towards `total`, None if nobody knows how much there is to do."""

@@ -1,7 +1,8 @@
 """
 Reads a list of users: CSV, or gzipped CSV, with the header `id,username,rating`; writes down what was refused of it.
 
-The columns may stand in any order and `id` may be missing. One line is one user; nothing is coerced: a value
+The columns may stand in any order and `id` may be missing; `position` and `rank`, which an export has, are passed over.
+One line is one user; nothing is coerced: a value
 that is not exactly what the service would accept makes its line a refused one. Memory does not grow with the
 list, nor with the length of a line.
 """
@@ -28,6 +29,7 @@ MAX_LINE_BYTES = 1000
 """Far more than the longest line that could be taken."""
 _RATING = re.compile(r"[1-9][0-9]{2,3}\Z")
 _GZIP = b"\x1f\x8b"
+_NEEDED, _OPTIONAL = {"username", "rating"}, {"id", "position", "rank"}
 
 
 class BadList(Exception):
@@ -130,7 +132,7 @@ def _unpacked(file: BinaryIO) -> BinaryIO:
 def _header(raw: bytes) -> list[str]:
     columns = _values(raw.rstrip(b"\r\n").decode(errors="replace")) or []
     given = set(columns)
-    if len(columns) != len(given) or not {"username", "rating"} <= given <= {"id", "username", "rating"}:
+    if len(columns) != len(given) or not _NEEDED <= given <= _NEEDED | _OPTIONAL:
         message = f"the first line must be the header id,username,rating (id may be left out), not {raw[:80]!r}"
         raise BadList(message)
     return columns

@@ -41,6 +41,13 @@ def test_ids_may_be_left_out() -> None:
     assert [Line(2, None, "ann", 1500)] == contents(b"username,rating\nann,1500\n")
 
 
+def test_what_only_an_export_has_is_passed_over() -> None:
+    """The header of an export is one of a list: positions and ranks are not looked at."""
+    data = b"position,rank,id,username,rating\n1,1,7,ann,1500\n?,,8,bob,1400\n"
+
+    assert [Line(2, UserId("7"), "ann", 1500), Line(3, UserId("8"), "bob", 1400)] == contents(data)
+
+
 def test_numbers_are_those_of_an_editor() -> None:
     """Lines count from the header, empty ones too, although these are passed over."""
     records = list(UserCsv(io.BytesIO(HEADER + b"\n\r\n1,ann,1500\n\n2,bob,no\n")))
