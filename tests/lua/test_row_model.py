@@ -179,7 +179,7 @@ def _held(row: Row) -> str:
 
 
 @pytest.mark.timeout(600)  # when it fails, the history is made as short as it can be
-@pytest.mark.parametrize("examples", [240, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [80, pytest.param(5000, marks=pytest.mark.slow)])
 def test_the_board_is_the_reference_after_any_history(scripts: Scripts, redis_url: str, examples: int) -> None:
     """Put, late put, page, delete, rename, begin anew, repair: the version decides and nothing else."""
     # Without the phase that explains a failure: it traces every line, and takes minutes over a socket.

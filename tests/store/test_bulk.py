@@ -46,7 +46,7 @@ EXISTING = st.dictionaries(IDS, st.tuples(st.sampled_from(NAMES), RATINGS)).filt
 
 
 @pytest.mark.timeout(300)
-@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(existing=EXISTING, rows=LISTS, chunk=st.integers(1, 6))
 def test_an_import_is_its_lines_one_after_the_other(
     database_url: str, existing: Users, rows: list[tuple[UserId | None, str, int]], chunk: int
