@@ -11,13 +11,10 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator
 
-import psycopg
 import pytest
-import redis
-
-from tests.ranking.equality import mirror_board
 
 from . import hostile
+from .pictures import Pictures, pictures_of
 from .serving import Service, wait_until
 from .shapes import assert_problem, assert_request_id
 from .wire import exchange, exchanges, http2_request, received, request
@@ -27,46 +24,29 @@ LIMIT = 64 * 1024
 SLACK = 8 * 1024
 """How far from 64 KiB a header block is surely under or over it, whatever counts towards it."""
 
-Picture = tuple[object, object]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _people(service: Service) -> Iterator[None]:
-    """The user whom every hostile request would like to change; in the end, no request was a defect of ours."""
+@pytest.fixture(scope="module")
+def pictures(service: Service) -> Iterator[Pictures]:
+    """Of the user whom every hostile request would like to change; in the end, no request was a defect of ours."""
     service.created("Hostile", id="hostile", rating=1500)
     service.created("Bystander", id="bystander", rating=1600)
-    yield
+    with pictures_of(service.settings) as made:
+        yield made
 
     assert [] == service.defects()
 
 
-@pytest.fixture(scope="module")
-def stores_of(service: Service) -> Iterator[tuple[psycopg.Connection, redis.Redis]]:
-    """Connections to look at both stores with."""
-    with (
-        psycopg.connect(service.settings.database_url, autocommit=True) as connection,
-        redis.Redis.from_url(service.settings.redis_url, protocol=2) as client,
-    ):
-        yield connection, client
-
-
 @pytest.fixture(autouse=True)
-def _nothing_is_written(service: Service, stores_of: tuple[psycopg.Connection, redis.Redis]) -> Iterator[None]:
+def _nothing_is_written(service: Service, pictures: Pictures) -> Iterator[None]:
     """The whole users table, with its hidden columns, and the whole board are the same before and after."""
-    before = _picture(service, stores_of)
     yield
-    after = _picture(service, stores_of)
+    before, after = pictures.next()
     if before != after:
         # So that the test to blame is the only one that fails.
         service.put("hostile", 1500)
+        pictures.next()
 
     assert before == after
-
-
-def _picture(service: Service, stores_of: tuple[psycopg.Connection, redis.Redis]) -> Picture:
-    connection, client = stores_of
-    keys = sorted(key for key in client.scan_iter(count=1000) if not key.startswith(b"user:"))
-    return connection.execute("SELECT u.* FROM users u ORDER BY id").fetchall(), (mirror_board(service.settings), keys)
 
 
 def cases(values: dict[str, bytes]) -> pytest.MarkDecorator:

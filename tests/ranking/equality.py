@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import psycopg
 import redis
@@ -53,6 +54,11 @@ def ledger_board(settings: Settings) -> tuple[list[tuple[bytes, float]], dict[by
 def mirror_board(settings: Settings) -> tuple[list[tuple[bytes, float]], dict[bytes, bytes], int]:
     """What the board and the users hash (without tombstones) do hold, and the size it believes in."""
     with redis.Redis.from_url(settings.redis_url, protocol=2) as client:
-        board = [(name, score) for name, score in client.zrevrange("{ladder}:board", 0, -1, withscores=True)]
-        users = {user_id: held for user_id, held in client.hgetall("{ladder}:users").items() if held[-1:] != b"|"}
-        return board, users, int(client.hget("{ladder}:state", "n") or 0)
+        return board_of(client)
+
+
+def board_of(client: Any) -> tuple[list[tuple[bytes, float]], dict[bytes, bytes], int]:
+    """The same over a connection that is there, which speaks RESP2."""
+    board = [(name, score) for name, score in client.zrevrange("{ladder}:board", 0, -1, withscores=True)]
+    users = {user_id: held for user_id, held in client.hgetall("{ladder}:users").items() if held[-1:] != b"|"}
+    return board, users, int(client.hget("{ladder}:state", "n") or 0)
