@@ -10,7 +10,7 @@ import structlog
 from litestar import Litestar
 
 from service import metrics, tasks
-from service.api import changes, docs, health, leaderboard, openapi, ranks, ratings, users
+from service.api import changes, docs, health, homepage, leaderboard, openapi, ranks, ratings, users
 from service.api import metrics as metrics_route
 from service.api.access import Cors, check_key
 from service.api.admission import Admission
@@ -62,6 +62,8 @@ _HANDLERS = (
     health.get_live,
     health.get_ready,
     openapi.get_openapi,
+    homepage.get_homepage,
+    homepage.get_site_file,
     docs.get_docs,
     docs.get_style,
     docs.get_script,

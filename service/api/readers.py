@@ -77,6 +77,15 @@ IN_PATH = {
             required=True,
         ),
     ),
+    "site_file": (
+        "file",
+        Reader(
+            read=str,
+            schema={"type": "string", "pattern": r"^[a-z]+\.(css|js|svg)$", "examples": ["board.js"]},
+            about="The file's name.",
+            required=True,
+        ),
+    ),
     "rating": ("rating", msgspec.structs.replace(whole(MIN_RATING, MAX_RATING, about="A rating."), required=True)),
 }
 """Parameters in paths: the router's name of each, the client's, and its reader."""

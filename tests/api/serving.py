@@ -162,15 +162,17 @@ def serving(
     redis_url: str,
     *,
     workers: int = 1,
+    port: int | None = None,
     failpoints: str = "",
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Service]:
     """
     Run the service over these stores until the end of the block, from the moment it says that it is ready.
 
-    `failpoints` are armed as `service.failpoints` describes; `env` are further variables.
+    It listens on `port`, else on a free one. `failpoints` are armed as `service.failpoints` describes; `env` are
+    further variables.
     """
-    settings = Settings(database_url=database_url, redis_url=redis_url, workers=workers, port=free_port())
+    settings = Settings(database_url=database_url, redis_url=redis_url, workers=workers, port=port or free_port())
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": str(ROOT),

@@ -1,0 +1,139 @@
+// How all ratings are spread, and where the player whose card is open stands among them.
+
+import { read } from "./api.js";
+import { byId, drawn, element, players, say, whole } from "./dom.js";
+
+const WIDTH = 50;
+const EVERY_MS = 30_000;
+const HEIGHT = 168;
+const NAMES = { p10: "10 %", p50: "median", p90: "90 %", p99: "99 %" };
+const EDGE = { top: 30, bottom: 40 };
+
+/** Return the buckets between the first and the last that anybody is in. */
+function inUse(buckets) {
+  const first = buckets.findIndex(({ users }) => users);
+  const last = buckets.findLastIndex(({ users }) => users);
+  return first < 0 ? [] : buckets.slice(Math.max(0, first - 1), last + 2);
+}
+
+function words({ total, quantiles: { p10, p50, p90, p99 } }, standing) {
+  if (!total) return "Nobody has a rating yet.";
+  const here = standing ? ` ${standing.username} has ${whole(standing.rating)}, rank ${whole(standing.rank)}.` : "";
+  return `${players(total)}. Half have ${whole(p50)} or less, nine in ten ${whole(p90)} or less, `
+    + `99 in a hundred ${whole(p99)} or less; one in ten has ${whole(p10)} or less.${here}`;
+}
+
+export class Distribution {
+  #figure = byId("distribution");
+  #box = byId("histogram");
+  #table = byId("distribution-table");
+  #last = null;
+  #standing = null;
+  #timer = 0;
+  #at = 0;
+  #abort = new AbortController();
+
+  constructor() {
+    new ResizeObserver(() => this.#draw()).observe(this.#box);
+    this.#table.addEventListener("toggle", () => this.#tabulate());
+  }
+
+  get figure() {
+    return this.#figure;
+  }
+
+  start() {
+    this.stop();
+    this.#abort = new AbortController();
+    // A tab that was hidden for a moment need not ask again.
+    this.#timer = setTimeout(() => this.#ask(), Math.max(0, this.#at + EVERY_MS - Date.now()));
+  }
+
+  stop() {
+    this.#abort.abort();
+    clearTimeout(this.#timer);
+  }
+
+  /** Say where somebody ({username, rating, rank}) stands, or nobody (null). */
+  mark(standing) {
+    const [now, then] = [standing, this.#standing];
+    this.#standing = standing;
+    if (now?.username !== then?.username || now?.rating !== then?.rating || now?.rank !== then?.rank) this.#draw();
+  }
+
+  async #ask() {
+    const { signal } = this.#abort;
+    try {
+      this.#last = await read(`ratings/distribution?width=${WIDTH}`, { signal });
+      this.#at = Date.now();
+      this.#draw();
+      this.#tabulate();
+    } catch {
+      if (signal.aborted) return;
+      if (!this.#last) say(byId("distribution-words"), "How ratings are spread cannot be told right now.");
+    }
+    this.#timer = setTimeout(() => this.#ask(), EVERY_MS);
+  }
+
+  #draw() {
+    if (!Array.isArray(this.#last?.buckets)) return;
+    say(byId("distribution-words"), words(this.#last, this.#standing));
+    const buckets = inUse(this.#last.buckets);
+    const width = Math.floor(this.#box.clientWidth);
+    this.#box.hidden = this.#table.hidden = !buckets.length;
+    if (!buckets.length || width < 100) return;
+    const [low, high] = [buckets[0].from, buckets.at(-1).to + 1];
+    const x = (rating) => ((rating - low) / (high - low)) * width;
+    const most = Math.max(...buckets.map(({ users }) => users));
+    const ground = HEIGHT - EDGE.bottom;
+    const drawing = drawn("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, "aria-hidden": "true" },
+      ...buckets.map((bucket) => this.#bar(bucket, x, most, ground)),
+      drawn("line", { class: "ground", x1: 0, x2: width, y1: ground, y2: ground }),
+      ...this.#quantiles(x, ground, width),
+      ...this.#here(x, ground, width));
+    this.#box.replaceChildren(drawing);
+  }
+
+  #bar({ from, to, users }, x, most, ground) {
+    const height = users ? Math.max(1.5, (users / most) * (ground - EDGE.top)) : 0;
+    const rating = this.#standing?.rating;
+    const gap = x(to + 1) - x(from) > 4 ? 1 : 0;
+    return drawn("rect", { class: rating >= from && rating <= to ? "bar yours" : "bar", x: x(from) + gap / 2, width: Math.max(1, x(to + 1) - x(from) - gap), y: ground - height, height },
+      drawn("title", {}, `${from} to ${to}: ${players(users)}`));
+  }
+
+  #quantiles(x, ground, width) {
+    let free = -Infinity;
+    return Object.entries(this.#last.quantiles).filter(([, rating]) => rating !== null).flatMap(([name, rating]) => {
+      const place = x(rating + 0.5);
+      const tick = drawn("line", { class: "quantile", x1: place, x2: place, y1: ground, y2: ground + 6 });
+      // Two labels that would lie on each other: the first one stays.
+      const middle = Math.min(Math.max(place, 22), width - 22);
+      if (middle - free < 42) return [tick];
+      free = middle;
+      return [tick,
+        drawn("text", { class: "tick strong", x: middle, y: ground + 20, "text-anchor": "middle" }, whole(rating)),
+        drawn("text", { class: "tick", x: middle, y: ground + 34, "text-anchor": "middle" }, NAMES[name] ?? name)];
+    });
+  }
+
+  #here(x, ground, width) {
+    const rating = this.#standing?.rating;
+    if (!Number.isFinite(rating)) return [];
+    const place = Math.min(Math.max(x(rating + 0.5), 1), width - 1);
+    const anchor = place < 70 ? "start" : place > width - 70 ? "end" : "middle";
+    return [
+      drawn("line", { class: "here", x1: place, x2: place, y1: 19, y2: ground }),
+      drawn("text", { class: "here-word", x: place, y: 13, "text-anchor": anchor }, `${whole(rating)} · #${whole(this.#standing.rank)}`),
+    ];
+  }
+
+  #tabulate() {
+    if (!this.#table.open || !Array.isArray(this.#last?.buckets)) return;
+    const rows = inUse(this.#last.buckets).map(({ from, to, users }) => element("tr", {},
+      element("th", { scope: "row" }, `${from} to ${to}`), element("td", {}, whole(users))));
+    const head = ["Ratings", "Players"].map((name) => element("th", { scope: "col" }, name));
+    this.#table.replaceChildren(this.#table.querySelector("summary"),
+      element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
+  }
+}

@@ -1,0 +1,206 @@
+"""Players are found, and their cards tell where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from tests.api.serving import Service
+
+from .visit import NARROW, WIDE, Visit, rated
+
+Visiting = Callable[..., Visit]
+
+DAYS = [
+    {"day": f"2026-11-{day:02}", "rating": 1500 + 7 * day * (-1) ** day, "rank": 90 - day, "position": 90 - day}
+    for day in range(1, 21)
+]
+
+
+def middle(service: Service) -> dict[str, Any]:
+    """Somebody far from both ends of the board."""
+    row: dict[str, Any] = service.get("/leaderboard?offset=120&limit=1").json()["items"][0]
+    return row
+
+
+def test_a_search_asks_once_for_what_is_typed_at_once(visit: Visiting, crowd: Service) -> None:
+    """And shows whose names begin with it, regardless of case."""
+    tab = visit()
+    tab.open()
+    name = str(middle(crowd)["username"])
+    prefix = name[:4].swapcase()
+
+    tab.page.locator("#find").press_sequentially(prefix, delay=15)
+    found = crowd.get(f"/users/search?limit=8&username={prefix}").json()["items"]
+    expect(tab.page.get_by_role("option")).to_have_count(len(found))
+
+    assert [user["username"] for user in found] == tab.page.locator("[role=option] .who").all_inner_texts()
+    assert 1 == sum("/users/search" in url for url in tab.asked)
+    tab.page.locator("#find").fill("%_\\")
+    expect(tab.page.locator("#found-note")).to_have_text("Nobody's name begins with “%_\\”.")
+    assert [] == tab.complaints()
+
+
+def test_a_late_answer_to_an_earlier_search_is_not_shown(visit: Visiting, crowd: Service) -> None:
+    """The request itself is given up."""
+    tab = visit()
+    tab.open()
+    name = str(middle(crowd)["username"])
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    tab.page.route("**/users/search?limit=8&username=b", hold)
+    given_up: list[str] = []
+    tab.page.on("requestfailed", lambda request: given_up.append(request.url))
+
+    tab.page.locator("#find").fill("b")
+    tab.page.wait_for_event("request", lambda request: request.url.endswith("username=b"))
+    tab.page.locator("#find").fill(name)
+    expect(tab.page.locator("[role=option] .who").first).to_have_text(name)
+
+    assert [f"{tab.base}/users/search?limit=8&username=b"] == given_up
+    assert 1 == len(held)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_the_keyboard_alone_is_enough(visit: Visiting, crowd: Service, size: tuple[int, int]) -> None:
+    """Skip, search, choose, open, walk to a neighbour, close: the focus is always where it belongs."""
+    tab = visit(size=size)
+    tab.open()
+    keys, focused = tab.page.keyboard, "document.activeElement"
+    keys.press("Tab")
+    assert "Skip to the leaderboard" == tab.page.evaluate(f"{focused}.textContent")
+    keys.press("Enter")
+    keys.press("Tab")
+    assert tab.ids()[0] == tab.page.evaluate(f"{focused}.closest('tr').dataset.id")
+
+    keys.press("/")
+    wanted = middle(crowd)
+    keys.type(str(wanted["username"]))
+    expect(tab.page.get_by_role("option").first).to_be_visible()
+    keys.press("ArrowDown")
+    chosen = tab.page.locator("[role=option][aria-selected=true]")
+    expect(tab.page.locator("#find")).to_have_attribute("aria-activedescendant", str(chosen.get_attribute("id")))
+    keys.press("Enter")
+
+    name = tab.page.locator("#card-name")
+    expect(name).to_have_text(str(wanted["username"]))
+    expect(name).to_be_focused()
+    expect(tab.page.locator(".around a")).to_have_count(7)
+    keys.press("Tab")
+    keys.press("Tab")
+    while not tab.page.evaluate(f"{focused}.matches('.around a')"):
+        keys.press("Tab")
+    neighbor = str(tab.page.evaluate(f"{focused}.textContent"))
+    keys.press("Enter")
+    expect(name).to_have_text(neighbor)
+    keys.press("Escape")
+    expect(tab.page.locator("#card")).to_be_hidden()
+    expect(tab.page.locator("#find")).to_be_focused()
+    assert "" == tab.page.evaluate("location.hash")
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_a_card_has_an_address_and_tells_where_a_player_stands(
+    visit: Visiting, crowd: Service, size: tuple[int, int]
+) -> None:
+    """Rank, position, percentile, neighbours; and the histogram marks the place."""
+    somebody = middle(crowd)
+    standing = crowd.get(f"/users/{somebody['id']}/rank").json()
+    around = crowd.get(f"/users/{somebody['id']}/neighbors?radius=3").json()["items"]
+    tab = visit(size=size)
+    tab.answer(r"/history\?days=30", {"id": somebody["id"], "items": DAYS})
+    tab.open(f"#/users/{somebody['id']}")
+    card = tab.page.get_by_role("dialog", name=str(somebody["username"]))
+
+    expect(card.locator(".big")).to_have_text(f"Rank {standing['rank']} of {standing['total']}")
+    assert [f"{standing['rating']:,}", f"{standing['position']}", f"{standing['percentile']:g} %"] == card.locator(
+        ".facts dd"
+    ).all_inner_texts()
+    assert [row["username"] for row in around] == card.locator(".around a").all_inner_texts()
+    expect(card.locator(".history svg .point")).to_have_count(len(DAYS))
+    expect(card.locator(".history .chart")).to_have_attribute(
+        "aria-label",
+        "Rating by days. Up 147 since 1 Nov, from 1,493 to 1,640; best 1,640 on 20 Nov.",
+    )
+    expect(tab.page.locator("#histogram .here")).to_have_count(1)
+    expect(tab.page.locator("#distribution-words")).to_contain_text(f"{somebody['username']} has")
+    assert f"{somebody['username']}, rank {standing['rank']} · Ladder" == tab.page.title()
+    assert [] == tab.complaints()
+    tab.picture(f"card-{size[0]}")
+    card.get_by_role("button", name="Close").click()
+    expect(card).to_be_hidden()
+    expect(tab.page.locator("#histogram .here")).to_have_count(0)
+    tab.page.go_back()
+    expect(card).to_be_visible()
+
+
+def test_a_card_follows_its_player(visit: Visiting, crowd: Service) -> None:
+    """While it is open, whatever happens to them is shown."""
+    somebody = middle(crowd)
+    tab = visit()
+    tab.open(f"#/users/{somebody['id']}")
+    expect(tab.page.locator(".facts dd").first).to_have_text(f"{somebody['rating']:,}")
+
+    with rated(crowd, somebody, 3210):
+        expect(tab.page.locator(".facts dd").first).to_have_text("3,210")
+
+        expect(tab.page.locator(".big")).to_have_text(f"Rank 1 of {crowd.count()}")
+        assert tab.row(somebody["id"]).evaluate("row => row.classList.contains('open')")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(404, {}), (200, {"id": "x", "items": DAYS[:1]})], ids=["no route", "one day"]
+)
+def test_without_two_days_of_history_no_line_is_drawn(
+    visit: Visiting, crowd: Service, status: int, body: dict[str, Any]
+) -> None:
+    """It is said instead."""
+    tab = visit()
+    tab.answer(r"/history\?days=30", body, status=status)
+    tab.open(f"#/users/{middle(crowd)['id']}")
+
+    expect(tab.page.locator(".history")).to_have_text(
+        "No history of the last 30 days yet: it takes two days to draw a line."
+    )
+    expect(tab.page.locator(".history svg")).to_have_count(0)
+
+
+def test_a_card_of_nobody_says_so(visit: Visiting) -> None:
+    """And an address that can be nobody's opens none."""
+    tab = visit()
+    tab.open("#/users/nobody")
+    expect(tab.page.locator(".trouble")).to_have_text("There is no such player.")
+    tab.open("#/users/%3Cimg%20src=x%3E")
+    expect(tab.page.locator("#card")).to_be_hidden()
+
+
+def test_the_histogram_says_in_words_and_numbers_what_it_draws(visit: Visiting, crowd: Service) -> None:
+    """Each bar is a bucket, and the table beside it has them all."""
+    answer = crowd.get("/ratings/distribution?width=50").json()
+    used = [bucket for bucket in answer["buckets"] if bucket["users"]]
+    tab = visit()
+    tab.open()
+    expect(tab.page.locator("#histogram svg")).to_be_visible()
+    drawn = tab.page.locator("#histogram .bar").evaluate_all(
+        "bars => bars.filter(bar => +bar.getAttribute('height') > 0).length"
+    )
+    tab.page.locator("#distribution-table summary").click()
+    expect(tab.page.locator("#distribution-table tbody tr").first).to_be_visible()
+    table = {
+        head: int(users.replace(",", ""))
+        for head, users in tab.page.locator("#distribution-table tbody tr").evaluate_all(
+            "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+        )
+    }
+
+    assert len(used) == drawn
+    assert {f"{bucket['from']} to {bucket['to']}": bucket["users"] for bucket in used} == {
+        head: users for head, users in table.items() if users
+    }
+    expect(tab.page.locator("#distribution-words")).to_contain_text(f"Half have {answer['quantiles']['p50']:,} or less")
