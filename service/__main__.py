@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 import resource
@@ -31,6 +32,8 @@ MAX_HEADER_BYTES = 64 * 1024
 """The server's own cut-off, for what never becomes a request; `api/requests.py` answers what does."""
 BACKLOG = 4096
 """Connections that the kernel keeps until a worker takes them; it may allow fewer."""
+GARBAGE_OBJECTS = 20_000
+"""Objects in between two looks for what refers to itself; a request leaves none, so most looks find nothing."""
 OTHER_FILES = 256
 """What a worker may open beside its connections: both stores, its libraries, its log."""
 _WATCH_SECONDS = 0.5
@@ -56,6 +59,10 @@ def application() -> object:
             if message["type"] == "lifespan.startup.complete":
                 loop = asyncio.get_running_loop()
                 drain.listen(draining, loop)
+                # What has been made by now stays: looking through it again and again finds nothing to free.
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
                 loop.call_later(_UNBLOCK_AFTER_SECONDS, signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP)
 
         await app(scope, receive, told if scope["type"] == "lifespan" else send)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from litestar import Litestar
+from litestar import Litestar, Request
 
 from service import metrics, tasks
 from service.api import changes, docs, health, homepage, leaderboard, openapi, ranks, ratings, users
@@ -16,6 +16,7 @@ from service.api.access import Cors, check_key
 from service.api.admission import Admission
 from service.api.client_address import ClientAddresses
 from service.api.inputs import check_length, check_query
+from service.api.lane import Lane
 from service.api.options import options
 from service.api.problems import HANDLERS
 from service.api.rate_limit import RateLimit
@@ -35,7 +36,7 @@ from service.store.mirror import Mirror
 from service.store.postgres import Postgres
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from service.api.asgi import ASGIApp
     from service.settings import Settings
@@ -157,18 +158,31 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
     app = Litestar(
         route_handlers=[*options(_HANDLERS), *_HANDLERS],
         lifespan=[lifespan],
-        guards=[check_key(settings.api_keys), check_length, check_query],
+        before_request=_checks(settings),
         exception_handlers=HANDLERS,
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,
         logging_config=None,
     )
     app.state.openapi = openapi.description(app)
-    served: ASGIApp = Admission(app, most=settings.max_in_flight)
+    served: ASGIApp = Admission(Lane(app, lambda: app.state.ladder), most=settings.max_in_flight)
     if limiter:
         # Outside: who asks too often takes nobody's turn, and a refusal for lack of turns tells of the limit too.
         served = RateLimit(served, limiter, ClientAddresses(settings.trusted_proxies))
     return Requests(Cors(served, settings.cors_allow_origins))
+
+
+def _checks(settings: Settings) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
+    """Return what is asked of every request before its handler: as guards each would be run in a thread."""
+    has_key = check_key(settings.api_keys)
+
+    async def check(request: Request[Any, Any, Any]) -> None:
+        handler = request.route_handler
+        has_key(request, handler)
+        check_length(request, handler)
+        check_query(request, handler)
+
+    return check
 
 
 def _limiter(settings: Settings) -> Limiter | None:

@@ -9,18 +9,20 @@ import msgspec
 from litestar import Response
 
 from service import metrics
+from service.ranking.answers import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from service.ranking.answers import Answer
+    from service.api.asgi import Headers
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
+"""The JSON of a view."""
 
 
 def json_response(value: object, *, status: int = 200, headers: Mapping[str, str]) -> Response[bytes]:
     """Return a JSON answer."""
-    return Response(_encode(value), status_code=status, headers=dict(headers), media_type="application/json")
+    return Response(encode(value), status_code=status, headers=dict(headers), media_type="application/json")
 
 
 def rank_headers(answers: Iterable[Answer[Any]]) -> dict[str, str]:
@@ -29,14 +31,31 @@ def rank_headers(answers: Iterable[Answer[Any]]) -> dict[str, str]:
     sources = {answer.source for answer in answers}
     lags = [answer.lag_ms for answer in answers if answer.lag_ms is not None]
     counts = [answer.as_of for answer in answers if answer.as_of is not None]
-    source = "histogram" if "histogram" in sources else "redis" if sources == {"redis"} else "postgres"
-    headers = {"Cache-Control": "no-cache", "X-Rank-Source": source}
-    if lags:
-        headers["X-Mirror-Lag-Ms"] = str(max(lags))
-    if counts:
-        headers["X-Rank-As-Of"] = min(counts).astimezone(UTC).isoformat().replace("+00:00", "Z")
-    stale = any(answer.stale for answer in answers)
-    metrics.ranked(source, stale=stale)
-    if stale:
-        headers["X-Data-Stale"] = "true"
+    worst = Answer(
+        None,
+        "histogram" if "histogram" in sources else "redis" if sources == {"redis"} else "postgres",
+        lag_ms=max(lags, default=None),
+        as_of=min(counts, default=None),
+        stale=any(answer.stale for answer in answers),
+    )
+    return {_SPELT[name]: value.decode() for name, value in told(worst)}
+
+
+def told(answer: Answer[Any]) -> Headers:
+    """Say what ranked, and count it."""
+    headers = [(b"cache-control", b"no-cache"), (b"x-rank-source", answer.source.encode())]
+    if answer.lag_ms is not None:
+        headers.append((b"x-mirror-lag-ms", str(answer.lag_ms).encode()))
+    if answer.as_of is not None:
+        as_of = answer.as_of.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        headers.append((b"x-rank-as-of", as_of.encode()))
+    if answer.stale:
+        headers.append((b"x-data-stale", b"true"))
+    metrics.ranked(answer.source, stale=answer.stale)
     return headers
+
+
+_SPELT = {
+    name.lower().encode(): name
+    for name in ("Cache-Control", "X-Rank-Source", "X-Mirror-Lag-Ms", "X-Rank-As-Of", "X-Data-Stale")
+}

@@ -15,6 +15,7 @@ Header = tuple[bytes, bytes]
 Headers = list[Header]
 UNLIMITED = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 """Paths that no limit applies to: whoever watches the service must be able to when it is busiest."""
+_JSON = (b"content-type", b"application/json")
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -23,6 +24,13 @@ async def refuse(send: Send, status: int, document: bytes, headers: Sequence[Hea
     head = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(document)).encode()), *headers]
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": document})
+
+
+async def answer(send: Send, body: bytes, headers: Sequence[Header]) -> None:
+    """Answer with JSON."""
+    head = [_JSON, (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.body", "body": body})
 
 
 def add_headers(send: Send, headers: Sequence[Header]) -> Send:

@@ -15,6 +15,7 @@ from service.errors import Invalid
 from service.model import Row, UserId
 
 if TYPE_CHECKING:
+    from service.model import Page
     from service.ranking.ladder import Ladder
 
 
@@ -58,5 +59,9 @@ async def get_leaderboard(request: Request[Any, Any, Any]) -> Response[bytes]:
         cursor=asked.get("cursor"),
         demand=demand(request),
     )
-    page = answer.value
-    return json_response(PageView(page.rows, page.board.total, following), headers=rank_headers([answer]))
+    return json_response(page_view(answer.value, following), headers=rank_headers([answer]))
+
+
+def page_view(page: Page, following: str | None) -> PageView:
+    """Return a page as answers show it."""
+    return PageView(page.rows, page.board.total, following)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
     from typing import Any
 
+    Headers = list[tuple[bytes, bytes]]
+
 RETRY_AFTER_SECONDS = 1
 MEDIA_TYPE = "application/problem+json"
 
@@ -59,11 +61,11 @@ _DETAIL = {
     405: "This address does not understand that method; see the Allow header.",
     413: "The request body is larger than this address accepts.",
 }
-_HEADERS = {
-    401: {"WWW-Authenticate": "Bearer"},
+_HEADERS: dict[int, Headers] = {
+    401: [(b"WWW-Authenticate", b"Bearer")],
     # The rest of the body would still be on its way.
-    408: {"Connection": "close"},
-    503: {"Retry-After": str(RETRY_AFTER_SECONDS)},
+    408: [(b"Connection", b"close")],
+    503: [(b"Retry-After", str(RETRY_AFTER_SECONDS).encode())],
 }
 _INTERNAL = (500, "internal", "Internal error")
 
@@ -120,12 +122,20 @@ def _response(document: bytes, status: int, headers: Mapping[str, str] | None = 
 
 def from_ladder_error(request: Request[Any, Any, Any], error: LadderError) -> Response[bytes]:
     """Answer one of our own errors; one that is not in the table is a defect and becomes a 500."""
+    if problem := documented(error):
+        status, document, headers = problem
+        return _response(document, status, {name.decode(): value.decode() for name, value in headers})
+    return from_defect(request, error)
+
+
+def documented(error: LadderError) -> tuple[int, bytes, Headers] | None:
+    """Return status, document and headers for one of our own errors; None for one that is not in the table."""
     for kind in type(error).__mro__:
         if kind in _BY_ERROR:
             status, slug, title = _BY_ERROR[kind]
             fields = error.problems if isinstance(error, Invalid) else ()
-            return _response(_document(status, slug, title, str(error), fields), status, _HEADERS.get(status))
-    return from_defect(request, error)
+            return status, _document(status, slug, title, str(error), fields), _HEADERS.get(status, [])
+    return None
 
 
 def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -16,6 +16,7 @@ from service.model import USER_ID, Row, UserId
 from service.ranking.answers import percentile
 
 if TYPE_CHECKING:
+    from service.ranking.answers import Ranked
     from service.ranking.standings import Standings
 
 MAX_LIST = 1000
@@ -98,10 +99,13 @@ def _standings(request: Request[Any, Any, Any]) -> Standings:
 async def get_rank(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return where a user stands among all: the lightest read."""
     answer = await _standings(request).rank(user_id(request), demand=demand(request))
-    found = answer.value
+    return json_response(rank_view(answer.value), headers=rank_headers([answer]))
+
+
+def rank_view(found: Ranked) -> RankView:
+    """Return a rank as answers show it."""
     share = percentile(above=found.rank - 1, total=found.total)
-    view = RankView(found.id, found.rating, found.rank, found.position, found.total, share or 0.0)
-    return json_response(view, headers=rank_headers([answer]))
+    return RankView(found.id, found.rating, found.rank, found.position, found.total, share or 0.0)
 
 
 @get("/users/{user_id:str}/neighbors", opt={"query": _RADIUS, "doc": _NEIGHBORS})

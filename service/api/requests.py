@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import structlog
@@ -37,6 +37,8 @@ class Requests:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        # Bound once: an unbound logger is built anew for every line, also for one that is not written.
+        self._log = _log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; other scopes pass through."""
@@ -64,7 +66,7 @@ class Requests:
         try:
             await self._answer(scope, receive, tagged)
         except Exception:  # noqa: BLE001  it has passed the framework's own handlers: the last chance to answer
-            _log.exception("request.failed", request_id=request_id.decode(), path=path)
+            self._log.exception("request.failed", request_id=request_id.decode(), path=path)
             if not status:
                 await refuse(tagged, 500, problems.internal(request_id.decode()))
         finally:
@@ -74,13 +76,13 @@ class Requests:
                 metrics.answered(scope.get("path_template"), method, status, seconds)
             quiet = scope["state"].get("quiet", False)
             write = (
-                _log.debug
+                self._log.debug
                 if quiet
-                else _log.error
+                else self._log.error
                 if status >= 500
-                else _log.warning
+                else self._log.warning
                 if seconds > SLOW_SECONDS
-                else _log.debug
+                else self._log.debug
             )
             write(
                 "request",
@@ -128,8 +130,10 @@ def _missing(headers: Headers) -> Headers:
 
 
 def _head_bytes(scope: Scope) -> int:
-    lines = sum(len(name) + len(value) for name, value in scope["headers"])
-    return lines + len(scope.get("raw_path", b"")) + len(scope["query_string"])
+    size = len(scope.get("raw_path", b"")) + len(scope["query_string"])
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+    return size
 
 
 def _misspelt(scope: Scope) -> bool:
@@ -142,4 +146,4 @@ def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SANE.match(value):
             return bytes(value)
-    return uuid.uuid4().hex.encode()
+    return token_hex(16).encode()

@@ -140,6 +140,11 @@ def user_view(user: User, place: Standing | Placed) -> UserView:
     )  # fmt: skip
 
 
+def tag_of(view: UserView) -> str:
+    """Return the tag of an answer that shows a user and their place."""
+    return f"v{view.version}-{view.rank}-{view.position}"
+
+
 def write_headers(written: Written) -> dict[str, str]:
     """Say which version was written, what the mirror made of it, and whether an earlier request had written it."""
     return {
@@ -181,7 +186,7 @@ async def get_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return a user and where they stand; 304 while neither they nor their place have changed."""
     answer = await _ladder(request).user(user_id(request), demand=demand(request))
     view = user_view(answer.value.user, answer.value.standing)
-    tag = f"v{view.version}-{view.rank}-{view.position}"
+    tag = tag_of(view)
     headers = {"ETag": f'"{tag}"', **rank_headers([answer])}
     if has_tag(request, tag):
         return Response(b"", status_code=304, headers=headers, media_type="application/json")

@@ -23,16 +23,29 @@ R = TypeVar("R")
 
 
 class _Call(Generic[I, R]):
-    """An item that waits for its batch, and the future of its result."""
+    """An item that waits for its batch, and a future for each caller: who gives up leaves the others' alone."""
 
-    __slots__ = ("deadline", "item", "key", "result")
+    __slots__ = ("deadline", "item", "key", "results")
 
-    def __init__(self, key: Hashable, item: I, patience: float) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, key: Hashable, item: I, deadline: float) -> None:
         self.key = key
         self.item = item
-        self.deadline = loop.time() + patience
-        self.result: asyncio.Future[R] = loop.create_future()
+        self.deadline = deadline
+        self.results: list[asyncio.Future[R]] = []
+
+    def succeed(self, result: R) -> None:
+        for waiting in self.results:
+            if not waiting.done():
+                waiting.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        for waiting in self.results:
+            if not waiting.done():
+                waiting.set_exception(error)
+
+    def give_up(self) -> None:
+        for waiting in self.results:
+            waiting.cancel()
 
 
 class Coalescer(Generic[I, R]):
@@ -86,16 +99,19 @@ class Coalescer(Generic[I, R]):
     async def __call__(self, item: I) -> R:
         """Return the item's result; being cancelled gives up the result, not the batch."""
         key = self._key(item)
+        loop = asyncio.get_running_loop()
         call = self._joinable.get(key)
         if call is None:
             if len(self._waiting) >= self._max_waiting:
                 raise Overloaded
-            call = _Call(key, item, self._patience)
+            call = _Call(key, item, loop.time() + self._patience)
             self._waiting.append(call)
             if self._shared:
                 self._joinable[key] = call
             self._wake()
-        return await asyncio.shield(call.result)
+        result: asyncio.Future[R] = loop.create_future()
+        call.results.append(result)
+        return await result
 
     async def drain(self) -> None:
         """Return when nothing waits and nothing is under way."""
@@ -121,7 +137,7 @@ class Coalescer(Generic[I, R]):
         for call in self._waiting:
             if call.deadline <= now:
                 self._joinable.pop(call.key, None)
-                _fail(call, Overloaded())
+                call.fail(Overloaded())
         self._waiting = [call for call in self._waiting if call.deadline > now]
         self._watch()
 
@@ -146,7 +162,7 @@ class Coalescer(Generic[I, R]):
         for call in self._waiting:
             if call.deadline <= now:
                 self._joinable.pop(call.key, None)
-                _fail(call, Overloaded())
+                call.fail(Overloaded())
                 continue
             if len(batch) < self._max_batch and call.key not in blocked:
                 self._joinable.pop(call.key, None)
@@ -162,13 +178,13 @@ class Coalescer(Generic[I, R]):
         try:
             for call, result in zip(batch, await self._results([call.item for call in batch]), strict=True):
                 if isinstance(result, Exception):
-                    _fail(call, result)
+                    call.fail(result)
                 else:
-                    call.result.set_result(result)
+                    call.succeed(result)
         finally:
             for call in batch:
                 self._busy.discard(call.key)
-                call.result.cancel()  # no effect on one that is done: only when this task is cancelled
+                call.give_up()  # no effect on what is done: only when this task is cancelled
             self._free += 1
             self._wake()
 
@@ -182,8 +198,3 @@ class Coalescer(Generic[I, R]):
                 return [error]
             return [result for item in items for result in await self._results([item])]
 
-
-def _fail(call: _Call[I, R], error: Exception) -> None:
-    call.result.set_exception(error)
-    # Counts as seen, should every caller have been cancelled.
-    call.result.exception()
