@@ -12,7 +12,7 @@ from litestar import Litestar, Request
 from service import metrics, tasks
 from service.api import changes, docs, health, homepage, leaderboard, openapi, ranks, ratings, users
 from service.api import metrics as metrics_route
-from service.api.access import Cors, check_key
+from service.api.access import Cors, Keys
 from service.api.admission import Admission
 from service.api.client_address import ClientAddresses
 from service.api.inputs import check_length, check_query
@@ -142,7 +142,7 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
 
     When `draining` is set it is no longer ready, though it still serves.
     """
-    limiter = _limiter(settings)
+    limiter, keys = _limiter(settings), Keys(settings.api_keys)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -158,27 +158,27 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
     app = Litestar(
         route_handlers=[*options(_HANDLERS), *_HANDLERS],
         lifespan=[lifespan],
-        before_request=_checks(settings),
+        before_request=_checks(keys),
         exception_handlers=HANDLERS,
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,
         logging_config=None,
     )
     app.state.openapi = openapi.description(app)
-    served: ASGIApp = Admission(Lane(app, lambda: app.state.ladder), most=settings.max_in_flight)
+    served: ASGIApp = Admission(Lane(app, lambda: app.state.ladder, keys), most=settings.max_in_flight)
     if limiter:
         # Outside: who asks too often takes nobody's turn, and a refusal for lack of turns tells of the limit too.
         served = RateLimit(served, limiter, ClientAddresses(settings.trusted_proxies))
     return Requests(Cors(served, settings.cors_allow_origins))
 
 
-def _checks(settings: Settings) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
-    """Return what is asked of every request before its handler: as guards each would be run in a thread."""
-    has_key = check_key(settings.api_keys)
+def _checks(keys: Keys) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
+    """Return what is asked of every request before its handler; as guards each would be run in a thread."""
 
     async def check(request: Request[Any, Any, Any]) -> None:
         handler = request.route_handler
-        has_key(request, handler)
+        if handler.opt.get("writes"):
+            keys.check(request.headers.get("authorization", ""))
         check_length(request, handler)
         check_query(request, handler)
 

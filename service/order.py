@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 from service.model import Row, UserId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 TERMINATOR = "~"
 _REVERSED = {code: 0xA7 - code for code in range(0x2D, 0x7B)}
+_REVERSED_BYTES = bytes(_REVERSED.get(code, code) for code in range(256))
+_SEPARATOR = b"\n"
 
 
 def encode(username: str) -> str:
@@ -38,6 +40,19 @@ def decode(board_member: str) -> tuple[str, UserId]:
     """Return (username, id) of a sorted-set member."""
     encoded, _, user_id = board_member.partition(TERMINATOR)
     return encode(encoded), UserId(user_id)
+
+
+def decode_all(members: Sequence[bytes]) -> list[tuple[str, UserId]]:
+    """Return `decode` of each; at once, because letter by letter in Python costs more than all else in a page."""
+    joined = _SEPARATOR.join(members)
+    plain, reversed_ = joined.decode().split("\n"), joined.translate(_REVERSED_BYTES).decode().split("\n")
+    if len(plain) != len(members):
+        # Typed in by hand: no name and no id of ours holds the separator.
+        return [decode(member.decode()) for member in members]
+    return [
+        (username.partition(TERMINATOR)[0], UserId(own.partition(TERMINATOR)[2]))
+        for own, username in zip(plain, reversed_, strict=True)
+    ]
 
 
 def ranked(rows: Iterable[tuple[UserId, str, int]], *, position: int, rank: int) -> list[Row]:

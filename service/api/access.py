@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from service.api.asgi import add_headers
 from service.errors import Unauthorized
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from litestar.connection import ASGIConnection
-    from litestar.handlers import BaseRouteHandler
+    from collections.abc import Sequence
 
     from service.api.asgi import ASGIApp, Headers, Receive, Scope, Send
 
@@ -25,24 +22,25 @@ _EXPOSED_HEADERS = (
 )
 
 
-def check_key(digests: Sequence[bytes]) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], None]:
+class Keys:
     """
-    Return a guard that lets a handler with `opt["writes"]` be called only with one of the keys.
+    The keys that may write, by their SHA-256; without any everybody may.
 
-    `digests` are the keys' SHA-256; without any everybody may write. The guard raises `Unauthorized`. Every
-    digest is compared, and in constant time, so that an answer's delay tells nothing.
+    Every digest is compared, and in constant time, so that an answer's delay tells nothing.
     """
 
-    def check(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        if not digests or not handler.opt.get("writes"):
+    def __init__(self, digests: Sequence[bytes]) -> None:
+        self._digests = tuple(digests)
+
+    def check(self, authorization: str) -> None:
+        """Return if a header of this value may write; raises `Unauthorized`."""
+        if not self._digests:
             return
-        scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+        scheme, _, key = authorization.partition(" ")
         digest = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
-        known = [hmac.compare_digest(digest, held) for held in digests]
+        known = [hmac.compare_digest(digest, held) for held in self._digests]
         if scheme.lower() != "bearer" or not any(known):
             raise Unauthorized
-
-    return check
 
 
 class Cors:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -36,6 +37,9 @@ BURST_SECONDS = 2.0
 """How long requests may be late until nobody is let wait any more."""
 CALM_SECONDS = 1.0
 """How long nobody must have been refused until requests are let wait again."""
+LINGER_BYTES = 2 * 1024 * 1024
+LINGER_SECONDS = 1.0
+"""How much of a body that nobody wants is read before it is refused, and for how long."""
 _TELL_SECONDS = 1.0
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
@@ -101,8 +105,17 @@ class Admission:
                     raise Overloaded(OVERLOADED_DETAIL)
             return message
 
+        async def lingering(message: Message) -> None:
+            nonlocal is_whole
+            # A server that closes on a client which still sends makes the kernel throw its answer away: the client
+            # would see a broken connection in place of the refusal.
+            if message["type"] == "http.response.start" and not is_whole:
+                await _linger(scope, receive)
+                is_whole = True
+            await send(message)
+
         try:
-            await self._app(scope, hurried, send)
+            await self._app(scope, hurried, lingering)
         finally:
             if has_turn:
                 self._end_turn()
@@ -179,3 +192,17 @@ class Admission:
         if now - self._told >= _TELL_SECONDS:
             _log.error("requests.shed", requests=self._refused, in_flight=self.in_flight)
             self._told, self._refused = now, 0
+
+
+async def _linger(scope: Scope, receive: Receive) -> None:
+    # Who expects to be told first has sent nothing, and must not be told to go on.
+    if any(name == b"expect" for name, _ in scope["headers"]):
+        return
+    left = LINGER_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return

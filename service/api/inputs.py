@@ -121,7 +121,15 @@ async def body(request: Request[Any, Any, Any], kind: type[B]) -> B:
         raw = await request.body()
     except InternalServerException:
         # The client went away, or broke off its chunks: the server ended the body with a disconnection.
-        raise Invalid(("body", "ended too early")) from None
+        raise Invalid(BROKEN_OFF) from None
+    return parsed(raw, kind)
+
+
+BROKEN_OFF = ("body", "ended too early")
+
+
+def parsed(raw: bytes, kind: type[B]) -> B:
+    """Return JSON as `kind`; raises `Invalid` for anything that is not exactly that."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:

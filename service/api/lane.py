@@ -1,10 +1,10 @@
 """
 The fast lane: what is asked all day, answered without the framework.
 
-A GET of a user, a rank, neighbours or a page by offset that carries nothing out of the ordinary is answered here, by
-the same verbs and the same views as its handler answers it. Whatever else it may be (a condition, a token, a parameter
-that is not quite right, an address that does not exist) goes the long way, through the framework and all its checks: the
-lane only decides what is ordinary.
+A GET of a user, a rank, neighbours or a page by offset, and a PUT of a rating, that carry nothing out of the ordinary are
+answered here, by the same verbs and the same views as their handlers answer them. Whatever else it may be (a condition, a
+token, a parameter that is not quite right, an address that does not exist) goes the long way, through the framework and
+all its checks: the lane only decides what is ordinary.
 """
 
 from __future__ import annotations
@@ -14,89 +14,136 @@ from typing import TYPE_CHECKING
 
 from service.api.answers import encode, told
 from service.api.asgi import answer, refuse
+from service.api.inputs import BROKEN_OFF, parsed
 from service.api.leaderboard import page_view
 from service.api.problems import documented
 from service.api.ranks import Neighbors, rank_view
-from service.api.users import tag_of, user_view
-from service.errors import LadderError
+from service.api.users import SetRating, rated_view, tag_of, told_of_write, user_view
+from service.errors import Invalid, LadderError
 from service.model import RESERVED_IDS, USER_ID, UserId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from service.api.access import Keys
     from service.api.asgi import ASGIApp, Headers, Receive, Scope, Send
     from service.ranking.ladder import Ladder
 
-_SPECIAL = frozenset({b"x-consistency-token", b"cache-control", b"if-none-match", b"content-length"})
-"""Headers that change what is read, or how it is answered."""
+    Answered = tuple[bytes, Headers]
+
+_CHANGE_READS = frozenset({b"x-consistency-token", b"cache-control", b"if-none-match", b"content-length"})
+_CHANGE_WRITES = frozenset({b"if-match", b"content-encoding", b"transfer-encoding", b"expect"})
+"""Headers that change what is done, or how it is answered."""
 _HOST = re.compile(rb"[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?\Z")
 _RADIUS = re.compile(rb"radius=([1-9][0-9]?|100)\Z")
 _PAGE = re.compile(rb"limit=([1-9][0-9]{0,2}|1000)(?:&offset=(0|[1-9][0-9]{0,14}))?\Z")
+_SMALL_BODY = re.compile(rb"[1-9][0-9]{0,3}\Z")
 
 
 class Lane:
     """ASGI middleware just before the framework; `ladder` is there once the service is open."""
 
-    def __init__(self, app: ASGIApp, ladder: Callable[[], Ladder]) -> None:
+    def __init__(self, app: ASGIApp, ladder: Callable[[], Ladder], keys: Keys) -> None:
         self._app = app
         self._ladder = ladder
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is ordinary, and pass on everything else."""
-        if scope["type"] != "http" or scope["method"] != "GET" or not _is_ordinary(scope["headers"]):
+        answered = None
+        if scope["type"] == "http":
+            try:
+                if scope["method"] == "GET":
+                    answered = await self._read(scope)
+                elif scope["method"] == "PUT":
+                    answered = await self._write(scope, receive)
+            except LadderError as error:
+                if (problem := documented(error)) is None:
+                    raise
+                await refuse(send, *problem)
+                return
+        if answered is None:
             await self._app(scope, receive, send)
-            return
-        try:
-            found = await self._found(scope)
-        except LadderError as error:
-            if (problem := documented(error)) is None:
-                raise
-            await refuse(send, *problem)
-            return
-        if found is None:
-            await self._app(scope, receive, send)
-            return
-        await answer(send, *found)
+        else:
+            await answer(send, *answered)
 
-    async def _found(self, scope: Scope) -> tuple[bytes, Headers] | None:
+    async def _read(self, scope: Scope) -> Answered | None:
+        if _ordinary(scope["headers"], _CHANGE_READS) is None:
+            return None
         path, query = scope["path"], scope["query_string"]
         if path == "/leaderboard":
-            if not (page := _PAGE.match(query)):
-                return None
-            scope["path_template"] = path
-            read, following = await self._ladder().page(limit=int(page[1]), offset=int(page[2] or 0))
-            return encode(page_view(read.value, following)), told(read)
-        if not path.startswith("/users/"):
+            return await self._page(scope, query)
+        user_id, what = _user(path)
+        if user_id is None:
             return None
-        name, _, what = path[7:].partition("/")
-        if name in RESERVED_IDS or not USER_ID.match(name):
-            return None
-        return await self._of_user(scope, UserId(name), what, query)
-
-    async def _of_user(self, scope: Scope, user_id: UserId, what: str, query: bytes) -> tuple[bytes, Headers] | None:
-        if what == "rank" and not query:
-            scope["path_template"] = "/users/{user_id}/rank"
-            ranked = await self._ladder().standings.rank(user_id)
-            return encode(rank_view(ranked.value)), told(ranked)
-        if what == "neighbors" and (radius := _RADIUS.match(query)):
+        if not query:
+            return await self._user(scope, user_id, what)
+        if what == "/neighbors" and (radius := _RADIUS.match(query)):
             scope["path_template"] = "/users/{user_id}/neighbors"
             around = await self._ladder().standings.neighbors(user_id, radius=int(radius[1]))
             return encode(Neighbors(around.value.rows)), told(around)
-        if what == "" and not query and scope["path"][-1] != "/":
-            scope["path_template"] = "/users/{user_id}"
-            seen = await self._ladder().user(user_id)
-            view = user_view(seen.value.user, seen.value.standing)
-            return encode(view), [(b"etag", f'"{tag_of(view)}"'.encode()), *told(seen)]
         return None
 
+    async def _page(self, scope: Scope, query: bytes) -> Answered | None:
+        if not (asked := _PAGE.match(query)):
+            return None
+        scope["path_template"] = "/leaderboard"
+        page, following = await self._ladder().page(limit=int(asked[1]), offset=int(asked[2] or 0))
+        return encode(page_view(page.value, following)), told(page)
 
-def _is_ordinary(headers: Headers) -> bool:
-    is_host = False
-    for name, value in headers:
-        if name in _SPECIAL:
-            return False
-        if name == b"host":
-            if is_host or not _HOST.match(value):
-                return False
-            is_host = True
-    return True
+    async def _user(self, scope: Scope, user_id: UserId, what: str) -> Answered | None:
+        if what == "/rank":
+            scope["path_template"] = "/users/{user_id}/rank"
+            ranked = await self._ladder().standings.rank(user_id)
+            return encode(rank_view(ranked.value)), told(ranked)
+        if what:
+            return None
+        scope["path_template"] = "/users/{user_id}"
+        seen = await self._ladder().user(user_id)
+        view = user_view(seen.value.user, seen.value.standing)
+        return encode(view), [(b"etag", b'"%s"' % tag_of(view).encode()), *told(seen)]
+
+    async def _write(self, scope: Scope, receive: Receive) -> Answered | None:
+        headers = _ordinary(scope["headers"], _CHANGE_WRITES)
+        user_id, what = _user(scope["path"])
+        if (
+            headers is None
+            or user_id is None
+            or what != "/rating"
+            or scope["query_string"]
+            or headers.get(b"content-type") != b"application/json"
+            or not _SMALL_BODY.match(headers.get(b"content-length", b""))
+        ):
+            return None
+        scope["path_template"] = "/users/{user_id}/rating"
+        self._keys.check(headers.get(b"authorization", b"").decode("latin-1"))
+        asked = parsed(await _body(receive), SetRating)
+        written = await self._ladder().rate(user_id, asked.rating)
+        return encode(rated_view(written)), told_of_write(written)
+
+
+def _user(path: str) -> tuple[UserId | None, str]:
+    """Return the user that an address names, None if there is none, and what follows the name."""
+    if not path.startswith("/users/"):
+        return None, ""
+    name, slash, rest = path[7:].partition("/")
+    return (UserId(name) if USER_ID.match(name) and name not in RESERVED_IDS else None), slash + rest
+
+
+def _ordinary(headers: Headers, special: frozenset[bytes]) -> dict[bytes, bytes] | None:
+    """Return the headers; None if there is a special one, one comes twice, or the host is no plain name."""
+    found = dict(headers)
+    if len(found) < len(headers) or not special.isdisjoint(found) or not _HOST.match(found.get(b"host", b"localhost")):
+        return None
+    return found
+
+
+async def _body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Invalid(BROKEN_OFF)
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)

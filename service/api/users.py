@@ -37,6 +37,7 @@ from service.model import (
 )
 
 if TYPE_CHECKING:
+    from service.api.asgi import Headers
     from service.model import Placed, Standing, User
     from service.ranking.ladder import Ladder
     from service.ranking.writing import Written
@@ -145,24 +146,33 @@ def tag_of(view: UserView) -> str:
     return f"v{view.version}-{view.rank}-{view.position}"
 
 
-def write_headers(written: Written) -> dict[str, str]:
+def told_of_write(written: Written) -> Headers:
     """Say which version was written, what the mirror made of it, and whether an earlier request had written it."""
-    return {
-        **({REPLAYED_HEADER: "true"} if written.replayed else {}),
-        "ETag": f'"v{written.user.version}"',
-        "X-Mirror-Write": written.placed.outcome,
-        TOKEN_HEADER: str(written.token),
-    }
+    return [
+        (b"etag", b'"v%d"' % written.user.version),
+        (b"x-mirror-write", written.placed.outcome.encode()),
+        (TOKEN_HEADER.lower().encode(), str(written.token).encode()),
+        *([(REPLAYED_HEADER.lower().encode(), b"true")] if written.replayed else []),
+    ]
+
+
+def write_headers(written: Written) -> dict[str, str]:
+    """Say the same to the framework."""
+    return {name.decode(): value.decode() for name, value in told_of_write(written)}
+
+
+def rated_view(written: Written) -> RatedView:
+    """Return a changed rating as answers show it."""
+    user, placed = written.user, written.placed
+    return RatedView(
+        user.id, user.username, user.rating, placed.rank, placed.position, user.version,
+        user.created_at, user.updated_at, written.previous_rating, placed.previous_rank,
+    )  # fmt: skip
 
 
 def rated_response(written: Written) -> Response[bytes]:
     """Return the answer to a changed rating."""
-    user, placed = written.user, written.placed
-    view = RatedView(
-        user.id, user.username, user.rating, placed.rank, placed.position, user.version,
-        user.created_at, user.updated_at, written.previous_rating, placed.previous_rank,
-    )  # fmt: skip
-    return json_response(view, headers=write_headers(written))
+    return json_response(rated_view(written), headers=write_headers(written))
 
 
 def _ladder(request: Request[Any, Any, Any]) -> Ladder:

@@ -197,4 +197,3 @@ class Coalescer(Generic[I, R]):
             if len(items) == 1:
                 return [error]
             return [result for item in items for result in await self._results([item])]
-

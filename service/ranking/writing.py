@@ -74,7 +74,12 @@ class Writes:
             self._create, shared=False, key=lambda user: user.id, max_batch=WRITE_ROWS, name="creations"
         )
         self._rated = Coalescer(
-            self._rate, shared=False, key=lambda rating: rating.id, max_batch=WRITE_ROWS, name="ratings"
+            self._rate,
+            shared=False,
+            key=lambda rating: rating.id,
+            max_batch=WRITE_ROWS,
+            name="ratings",
+            max_in_flight=1,
         )
         self._removed = Coalescer(
             self._remove,

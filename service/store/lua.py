@@ -59,7 +59,7 @@ HISTOGRAM = read("histogram")
 PUT = read("put")
 APPLY = read("apply")
 BEGIN = read("begin")
-STORE_OBJECT = read("store_object")
+STORE_OBJECTS = read("store_objects")
 PEEK = read("peek")
 FIX = read("fix")
 GHOSTS = read("ghosts")
@@ -67,7 +67,7 @@ RESYNC = read("resync")
 TAKE = read("take")
 ALL = (
     *(RANK, SLICE_AT, SLICE_AFTER, ROWS_OF, NEIGHBORS, HISTOGRAM),
-    *(PUT, APPLY, BEGIN, STORE_OBJECT, PEEK, FIX, GHOSTS, RESYNC, TAKE),
+    *(PUT, APPLY, BEGIN, STORE_OBJECTS, PEEK, FIX, GHOSTS, RESYNC, TAKE),
 )
 
 Command = tuple[Any, ...]

@@ -22,6 +22,7 @@ from service.model import (
     Counted,
     Page,
     Placed,
+    Rated,
     Removed,
     Roster,
     Row,
@@ -29,14 +30,14 @@ from service.model import (
     UserId,
     Version,
 )
-from service.order import decode, encode, ranked
+from service.order import decode, decode_all, encode, ranked
 from service.store import lua, objects, redis_settings
 from service.store.keys import LAYOUT, BoardKeys, user_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from service.model import Around, Buckets, MirrorWrite, Rated, Token, User, Window
+    from service.model import Around, Buckets, MirrorWrite, Token, User, Window
     from service.store.redis import Client
 
 T = TypeVar("T")
@@ -183,10 +184,9 @@ class Mirror:
                 rows += (user.id, user.version, user.rating, encode(user.username), "" if before is None else before)
             commands.append((lua.PUT, *self._all_keys, source, *rows))
         calls = len(commands)
-        commands += (
-            ("UNLINK", user_object(item.id)) if isinstance(item, Removed) else objects.store(item.user, source)
-            for item in written
-        )
+        commands += objects.store([item.user for item in written if isinstance(item, Rated)], source)
+        if gone := [user_object(item.id) for item in written if isinstance(item, Removed)]:
+            commands.append(("UNLINK", *gone))
         replies = await lua.pipeline(self._client, commands)
         placed: list[Placed] = []
         lags: list[int] = []
@@ -205,7 +205,7 @@ class Mirror:
 
     async def fill(self, users: Sequence[User], *, source: str) -> None:
         """Cache users that were read from Postgres; an object of a newer version stays."""
-        await lua.pipeline(self._client, [objects.store(user, source) for user in users])
+        await lua.pipeline(self._client, objects.store(users, source))
 
     async def state(self) -> State | None:
         """Return what the board says of itself, None if there is none or its keys hold something else. O(1)."""
@@ -310,9 +310,7 @@ def _page(reply: Sequence[Any]) -> Page:
     _, _, _, offset, higher, flat = reply
     rows = (
         (user_id, username, int(score))
-        for (username, user_id), score in zip(
-            (decode(member.decode()) for member in flat[::2]), flat[1::2], strict=True
-        )
+        for (username, user_id), score in zip(decode_all(flat[::2]), flat[1::2], strict=True)
     )
     return Page(board, ranked(rows, position=offset + 1, rank=higher + 1))
 

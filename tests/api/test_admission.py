@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -291,3 +292,25 @@ def test_a_body_that_stops_is_answered_408(service: Service) -> None:
 
     assert_problem(answer, "too-slow")
     assert 9 < seconds < 14
+
+
+def test_who_is_still_sending_is_refused_when_done(service: Service) -> None:
+    """A connection that is closed while its client sends would lose the answer on its way."""
+    body = b" " * (2**20 + 1)
+    head, half = request("PUT", "/ratings", [("Content-Type", "application/json")], body), len(body) // 2
+    with socket.create_connection(("127.0.0.1", service.settings.port), timeout=5) as line:
+        line.sendall(head[:-half])
+        assert ([], [], []) == select.select([line], [], [], 0.2)
+        line.sendall(head[-half:])
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_refusal_waits_for_no_body_that_does_not_come(service: Service) -> None:
+    """A second, then it is sent all the same."""
+    begun = time.monotonic()
+    reply = service.raw(request("PUT", "/ratings", [("Content-Type", "application/json")], b" " * 2**21)[: 2**20])
+
+    assert 413 == reply.status
+    assert time.monotonic() - begun < 3

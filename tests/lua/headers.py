@@ -83,7 +83,10 @@ def _outline(source: Source) -> Iterator[str]:
     count = sum(label.startswith("ARGV[") for label in labels)
     arguments = [f"ARGV[{number}]" for number in range(1, count + 1)]
     open_ended = [*arguments[:-1], f"ARGV[{count}...]"]
-    if labels not in (["Summary", *keys, *rest, *CLOSING] for rest in (arguments, open_ended)):
+    many_keys = [*keys[:-1], f"KEYS[{len(keys)}...]"]
+    if labels not in (
+        ["Summary", *first, *rest, *CLOSING] for first in (keys, many_keys) for rest in (arguments, open_ended)
+    ):
         yield f"the header's parts are {labels}"
     for label, content in source.header:
         if not content:

@@ -41,7 +41,7 @@ def every_call() -> list[lua.Command]:
         (lua.RANK, 3, *BOARD_USERS_STATE, SOURCE, "a"),
         (lua.SLICE_AT, 2, *BOARD_STATE, SOURCE, 2, 0),
         (lua.SLICE_AFTER, 2, *BOARD_STATE, SOURCE, 2, 1600, "A"),
-        (lua.STORE_OBJECT, 1, "user:a", 11, "00c0ffee", "{}", 60_000),
+        (lua.STORE_OBJECTS, 1, "user:a", "00c0ffee", 11, "{}", 60_000),
         (lua.BEGIN, 3, *BOARD_USERS_STATE, "epoch", "second", "token", SOURCE, "700", 0, 1),
     ]
 

@@ -114,7 +114,7 @@ async def test_racing_fills_leave_the_newest_object(scripts: Scripts, clients: l
     """Slow readers and writers store versions of one user in random order: the highest stays."""
     versions = random.sample(range(1, 201), 200)
 
-    await race(clients, [(lua.STORE_OBJECT, 1, "user:a", version, "00c0ffee", "{}", 60_000) for version in versions])
+    await race(clients, [(lua.STORE_OBJECTS, 1, "user:a", "00c0ffee", version, "{}", 60_000) for version in versions])
 
     assert {"user:a": "200|00c0ffee|{}"} == scripts.contents().others
 

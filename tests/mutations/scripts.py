@@ -216,17 +216,17 @@ MUTATIONS = (
     ),
     Mutation(
         "an older object replaces a newer one",
-        "lua/store_object.lua",
-        'if held_history == history and tonumber(held) > tonumber(version) then\n    return { "newer" }\nend\n',
-        "",
-        ("tests/lua/test_store_object.py::test_an_older_object_replaces_nothing",),
+        "lua/store_objects.lua",
+        "if held_history == history and tonumber(held) > tonumber(version) then",
+        "if false then",
+        ("tests/lua/test_store_objects.py::test_an_older_object_replaces_nothing",),
     ),
     Mutation(
         "an object of a lost history stays",
-        "lua/store_object.lua",
+        "lua/store_objects.lua",
         "if held_history == history and tonumber(held) > tonumber(version) then",
         "if held and tonumber(held) > tonumber(version) then",
-        ("tests/lua/test_store_object.py::test_an_object_of_another_history_is_replaced",),
+        ("tests/lua/test_store_objects.py::test_an_object_of_another_history_is_replaced",),
     ),
     Mutation(
         "tokens are given and not taken",

@@ -12,7 +12,7 @@ from service.model import User, UserId, Version
 from service.store import objects
 from service.store.history import ANY_SOURCE, digest
 from service.store.keys import user_object
-from service.store.lua import STORE_OBJECT
+from service.store.lua import STORE_OBJECTS
 
 HERE = "1:00000001:5:here"
 BEFORE = f"7|{digest(HERE)}|".encode()
@@ -27,8 +27,8 @@ USER = User(
 
 
 def value(user: User) -> bytes:
-    """What store_object leaves in Redis for the call."""
-    _, _, _, version, history, json, _ = objects.store(user, HERE)
+    """What store_objects leaves in Redis for the call."""
+    ((_, _, _, history, version, json, _),) = objects.store([user], HERE)
     return f"{version}|{history}|".encode() + bytes(json)
 
 
@@ -39,15 +39,15 @@ def test_a_user_comes_back_whole() -> None:
 
 def test_the_call_is_of_the_users_own_key() -> None:
     """One key, the version as the fence, and a time to live that is whole."""
-    script, keys, key, version, _, _, ttl = objects.store(USER, HERE)
+    ((script, keys, key, _, version, _, ttl),) = objects.store([USER], HERE)
 
-    assert (STORE_OBJECT, 1, user_object(USER.id), 7) == (script, keys, key, version)
+    assert (STORE_OBJECTS, 1, user_object(USER.id), 7) == (script, keys, key, version)
     assert isinstance(ttl, int)
 
 
 def test_the_time_to_live_spreads_by_a_tenth() -> None:
     """Objects filled together do not expire together, and none outlives what the script takes."""
-    times = [objects.store(USER, HERE)[6] for _ in range(500)]
+    times = [objects.store([USER], HERE)[0][6] for _ in range(500)]
 
     assert 270_000 <= min(times) < 280_000
     assert 320_000 < max(times) <= 330_000

@@ -33,6 +33,12 @@ def test_members_by_bytes_descending_are_usernames_ascending(names: list[str]) -
     assert sorted(name.encode() for name in names) == [order.decode(m.decode())[0].encode() for m in members]
 
 
+@given(st.lists(st.text(max_size=12) | st.from_regex("[A-Za-z0-9_.-]{3,8}~[A-Za-z0-9_.:-]{1,8}", fullmatch=True)))
+def test_many_members_are_decoded_as_each_alone(members: list[str]) -> None:
+    """Also what somebody typed in by hand."""
+    assert [order.decode(member) for member in members] == order.decode_all([member.encode() for member in members])
+
+
 def test_an_encoded_name_never_contains_a_separator() -> None:
     encoded = order.encode("".join(chr(c) for c in range(128) if re.match("[A-Za-z0-9_.-]", chr(c))))
 
