@@ -25,6 +25,7 @@ from service.settings import Settings
 from service.store import redis as redis_store
 from service.store.migrate import migrate
 from service.store.mirror import Mirror
+from tests.slow_log import SlowLog, watched
 
 PERMANENT_KEYS = {b"{ladder}:board", b"{ladder}:users", b"{ladder}:state"}
 
@@ -32,9 +33,10 @@ PERMANENT_KEYS = {b"{ladder}:board", b"{ladder}:users", b"{ladder}:state"}
 class Stores:
     """The two servers of a test run, and a migrated template that each test's database is cloned from."""
 
-    def __init__(self, database_url: str, redis_url: str) -> None:
+    def __init__(self, database_url: str, redis_url: str, slow_log: SlowLog) -> None:
         self.database_url = database_url
         self.redis_url = redis_url
+        self._slow_log = slow_log
         self.template = self.create()
         migrate(self.url(self.template))
 
@@ -60,6 +62,24 @@ class Stores:
         """Drop a database, with whoever is still connected to it."""
         self.admin(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    @contextlib.contextmanager
+    def empty_redis(self) -> Iterator[None]:
+        """
+        Empty Redis after the block.
+
+        Nothing but the board's keys may be without a time to live then, and no call of the product's may have been slow.
+        """
+        with redis.Redis.from_url(self.redis_url) as client:
+            try:
+                yield
+                forever = {key for key in client.scan_iter(count=1000) if client.ttl(key) == -1} - PERMANENT_KEYS
+                slow = self._slow_log.slow()
+            finally:
+                client.flushdb()
+
+        assert set() == forever
+        assert [] == slow
+
 
 @pytest.fixture(scope="session")
 def stores() -> Iterator[Stores]:
@@ -73,9 +93,10 @@ def stores() -> Iterator[Stores]:
         with redis.Redis.from_url(redis_url) as client:
             if client.dbsize():
                 pytest.exit("REDIS_URL names a database that is not empty, and the tests would flush it", returncode=2)
-        running = Stores(database_url, redis_url)
-        yield running
-        running.drop(running.template)
+            with watched(client) as slow_log:
+                running = Stores(database_url, redis_url, slow_log)
+                yield running
+                running.drop(running.template)
 
 
 @pytest.fixture
@@ -89,12 +110,8 @@ def database_url(stores: Stores) -> Iterator[str]:
 @pytest.fixture
 def redis_url(stores: Stores) -> Iterator[str]:
     """A Redis that is empty, and in which no key but the board's may be left without a time to live."""
-    yield stores.redis_url
-    with redis.Redis.from_url(stores.redis_url) as client:
-        forever = {key for key in client.scan_iter(count=1000) if client.ttl(key) == -1} - PERMANENT_KEYS
-        client.flushdb()
-
-    assert set() == forever
+    with stores.empty_redis():
+        yield stores.redis_url
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import redis
 
-from tests.conftest import PERMANENT_KEYS, Stores
+from tests.conftest import Stores
 
 from .serving import Service, serving, wait_until
 
@@ -23,13 +22,6 @@ def fresh_database(stores: Stores) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def service(stores: Stores, fresh_database: str) -> Iterator[Service]:
     """A service that is ready and ranks by its mirror. Per module, because a Redis holds one board."""
-    with redis.Redis.from_url(stores.redis_url) as client:
-        try:
-            with serving(fresh_database, stores.redis_url) as running:
-                wait_until(running.is_mirrored)
-                yield running
-            forever = {key for key in client.scan_iter(count=1000) if client.ttl(key) == -1} - PERMANENT_KEYS
-        finally:
-            client.flushdb()
-
-    assert set() == forever
+    with stores.empty_redis(), serving(fresh_database, stores.redis_url) as running:
+        wait_until(running.is_mirrored)
+        yield running

@@ -113,23 +113,23 @@ class Proxy:
 
 
 @contextlib.asynccontextmanager
-async def before_redis(url: str) -> AsyncIterator[tuple[Proxy, str]]:
+async def before_redis(url: str, kind: type[Proxy] = Proxy) -> AsyncIterator[tuple[Proxy, str]]:
     """A proxy before the Redis of a URL, and the URL of the proxy."""
     parts: dict[str, Any] = dict(parse_url(url))
     upstream = parts["path"] if "path" in parts else (parts.get("host", "localhost"), parts.get("port", 6379))
     secret = f"{parts.get('username', '')}:{parts['password']}@" if "password" in parts else ""
-    async with Proxy(upstream) as proxy:
+    async with kind(upstream) as proxy:
         yield proxy, f"redis://{secret}127.0.0.1:{proxy.port}/{parts.get('db', 0)}"
 
 
 @contextlib.asynccontextmanager
-async def before_postgres(url: str) -> AsyncIterator[tuple[Proxy, str]]:
+async def before_postgres(url: str, kind: type[Proxy] = Proxy) -> AsyncIterator[tuple[Proxy, str]]:
     """A proxy before the Postgres of a URL, and the URL of the proxy."""
     parts = conninfo_to_dict(url)
     host, port = str(parts.get("host", "localhost")), int(str(parts.get("port", 5432)))
     user = quote(str(parts["user"]), safe="")
     secret = f":{quote(str(parts['password']), safe='')}" if "password" in parts else ""
-    async with Proxy(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)) as proxy:
+    async with kind(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)) as proxy:
         address = f"127.0.0.1:{proxy.port}/{parts['dbname']}?sslmode=disable&gssencmode=disable"
         yield proxy, f"postgresql://{user}{secret}@{address}"
 

@@ -1,0 +1,1 @@
+"""What must not get slower, guarded by counts instead of a stopwatch."""
