@@ -105,7 +105,7 @@ WRITES: dict[str, tuple[Callable[[Service, int], httpx.Response], int]] = {
         2,
     ),
     "rename": (lambda service, turn: service.client.patch("/users/id-8", json={"username": f"renamed{turn}"}), 5),
-    "delete": (lambda service, turn: service.client.delete(f"/users/id-{20 + turn}"), 5),
+    "delete": (lambda service, turn: service.client.delete(f"/users/id-{1190 + turn}"), 5),
 }
 
 
