@@ -2,8 +2,8 @@
 Full reconciliation: compare every user in the mirror with Postgres and put right what differs, while both
 are in use.
 
-Three loops: whom the board shows must be in the mirror; whom Postgres has must be in the mirror, and just so; whom
-the mirror holds must be in Postgres. They only say who looks wrong. A moment later, when a write that was
+Three loops: whom Postgres has must be in the mirror, and just so; whom the mirror holds must be in Postgres;
+whom the board shows must be in the mirror. They only say who looks wrong. A moment later, when a write that was
 on its way from one store to the other has arrived, those are read again, Redis first and Postgres second (see
 `judge`), and a repair replaces exactly what was seen.
 
@@ -42,9 +42,7 @@ DUTY = 0.9
 """Share of the time that is spent working, at most: a million users take less than 20 s beside a service."""
 PAGES = 20
 """Of the users' table in one SELECT: some two thousand users."""
-LOOPS = ("board", "rows", "users", "end")
-"""Members that nobody vouches for go first: while they are there, each user who is put back makes the board larger than
-the users hash, which is the mark of a board that has lost it, and a tailer would load everything anew."""
+LOOPS = ("rows", "users", "board", "end")
 _BEGINNING = "0"
 _NOTE_SECONDS = 1.0
 _REST_SECONDS = 0.05
@@ -106,7 +104,7 @@ class Reconcile:
         self._duty, self._grace_seconds = duty, grace_seconds
         self._progress = progress
         self._users = self._done = 0
-        self._noted = self._rested = 0.0
+        self._noted = self._rested = self._marked = 0.0
         self.report = Report(run_id=secrets.token_hex(4), dry_run=terms.dry_run)
 
     async def run(self) -> Report:
@@ -132,8 +130,9 @@ class Reconcile:
                 newest=newest,
                 grace_seconds=self._grace_seconds,
             )
+            await self._mark()
             self._rested = time.monotonic()
-            checks = {"board": self._check_board, "rows": self._check_rows, "users": self._check_users}
+            checks = {"rows": self._check_rows, "users": self._check_users, "board": self._check_board}
             for loop, following in pairwise(LOOPS):
                 if note.loop == loop:
                     await checks[loop](note, repairs)
@@ -186,17 +185,6 @@ class Reconcile:
         self.report.miscount = await self._inspection.miscount(epoch=state.epoch)
         return note
 
-    async def _check_board(self, note: Note, repairs: Repairs) -> None:
-        """Whom the board shows, some user must be."""
-
-        async def read(place: str) -> Batch[list[bytes]]:
-            place, members = await self._inspection.scan_board(place, epoch=note.epoch)
-            return Batch(members, place, place == _BEGINNING)
-
-        async for batch in self._batches(note, repairs, read):
-            for member in await self._inspection.unvouched(batch.items, epoch=note.epoch):
-                repairs.suspect_member(member)
-
     async def _check_rows(self, note: Note, repairs: Repairs) -> None:
         """Whom Postgres has, the mirror must hold, and just so."""
 
@@ -226,6 +214,17 @@ class Reconcile:
                 if user_id not in present:
                     repairs.suspect(user_id, None)
 
+    async def _check_board(self, note: Note, repairs: Repairs) -> None:
+        """Whom the board shows, some user must be."""
+
+        async def read(place: str) -> Batch[list[bytes]]:
+            place, members = await self._inspection.scan_board(place, epoch=note.epoch)
+            return Batch(members, place, place == _BEGINNING)
+
+        async for batch in self._batches(note, repairs, read):
+            for member in await self._inspection.unvouched(batch.items, epoch=note.epoch):
+                repairs.suspect_member(member)
+
     async def _batches(
         self, note: Note, repairs: Repairs, read: Callable[[str], Coroutine[None, None, Batch[B]]]
     ) -> AsyncIterator[Batch[B]]:
@@ -249,6 +248,7 @@ class Reconcile:
         note.place = batch.next_place
         self._done += len(batch.items)
         self._progress(self._done, 3 * self._users)
+        await self._mark()
         await repairs.look_again()
         # What is open is known to this process alone: whoever goes on must come across it again. And the place
         # behind the last batch of a scan is the one before the first.
@@ -258,6 +258,17 @@ class Reconcile:
         if rest >= _REST_SECONDS:
             await asyncio.sleep(rest)
             self._rested = time.monotonic()
+
+    async def _mark(self) -> None:
+        """
+        Have it known that a board is being repaired.
+
+        A user who is put back beside a stranger makes the board larger than the users hash. That is the mark of a board
+        that has lost this hash, and a tailer would load everything anew in the middle of the repair.
+        """
+        if not self._terms.dry_run and time.monotonic() - self._marked >= _NOTE_SECONDS:
+            await self._inspection.mark_repair()
+            self._marked = time.monotonic()
 
     async def _enter(self, loop: str, note: Note, repairs: Repairs) -> None:
         await repairs.close()

@@ -35,6 +35,8 @@ PEEK_IDS = 250
 FIX_ROWS = 100
 GHOST_MEMBERS = 100
 """Users or members in one script: few enough to keep it under 2 ms."""
+REPAIR_MS = 30_000
+"""How long a repair is taken to go on after it was heard of last."""
 NOTE_SECONDS = 24 * 60 * 60
 """How long a reconciliation that did not end can be resumed."""
 OUTCOME_SECONDS = 7 * 24 * 60 * 60
@@ -185,6 +187,10 @@ class Inspection:
         (reply,) = await lua.pipeline(self._client, [(lua.RESYNC, *keys, epoch, miscount)])
         return bool(_accepted(reply)[0] == b"ok")
 
+    async def mark_repair(self) -> None:
+        """Have the board known as one that is being repaired, for `REPAIR_MS`."""
+        await lua.pipeline(self._client, [("SET", self._keys.repair, "1", "PX", REPAIR_MS)])
+
     async def note(self) -> bytes | None:
         """Return what was noted last, None if that is a day ago."""
         (reply,) = await lua.pipeline(self._client, [("GET", self._keys.reconcile)])
@@ -195,8 +201,8 @@ class Inspection:
         await lua.pipeline(self._client, [("SET", self._keys.reconcile, note, "EX", NOTE_SECONDS)])
 
     async def drop_note(self) -> None:
-        """Forget it."""
-        await lua.pipeline(self._client, [("UNLINK", self._keys.reconcile)])
+        """Forget it; the repair is over too."""
+        await lua.pipeline(self._client, [("UNLINK", self._keys.reconcile, self._keys.repair)])
 
     async def leave(self, outcome: bytes) -> None:
         """Keep how a reconciliation ended, for those who watch, for a week."""

@@ -26,11 +26,13 @@ class BoardKeys(msgspec.Struct, frozen=True):
     state: str
     reconcile: str
     last_reconcile: str
+    repair: str
 
     @classmethod
     def of(cls, name: str) -> Self:
         """Return the keys of the board called `name`."""
-        return cls(*(f"{{{name}}}:{part}" for part in ("board", "users", "state", "reconcile", "reconcile:last")))
+        parts = ("board", "users", "state", "reconcile", "reconcile:last", "reconcile:repair")
+        return cls(*(f"{{{name}}}:{part}" for part in parts))
 
 
 def bucket(client: str) -> str:

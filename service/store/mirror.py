@@ -211,10 +211,10 @@ class Mirror:
         """Return what the board says of itself, None if there is none or its keys hold something else. O(1)."""
         try:
             # At once: a user who is created between two of them would make a good board look damaged.
-            held, members, known, (seconds, micros) = await lua.pipeline(
-                self._client,
-                [("HGETALL", self._keys.state), ("ZCARD", self._keys.board), ("HLEN", self._keys.users), ("TIME",)],
-                at_once=True,
+            keys = self._keys
+            sizes: list[lua.Command] = [("ZCARD", keys.board), ("HLEN", keys.users), ("EXISTS", keys.repair)]
+            held, members, known, in_repair, (seconds, micros) = await lua.pipeline(
+                self._client, [("HGETALL", keys.state), *sizes, ("TIME",)], at_once=True
             )
         except NotReady:
             return None
@@ -227,7 +227,7 @@ class Mirror:
                 epoch=fields["epoch"],
                 token=fields["tok"],
                 ready=fields["ready"] == "1",
-                intact=int(fields["n"]) == members <= known,
+                intact=int(fields["n"]) == members and (members <= known or bool(in_repair)),
                 checkpoint=Checkpoint(fields["cx"], fields["ci"]),
                 loaded=fields["ld"],
                 users=members,

@@ -12,6 +12,7 @@ from service.ranking.repair import NotSafe
 from service.ranking.tail import Tailer
 from service.settings import Settings
 from service.store.feed import RECONCILE_LOCK, Feed
+from service.store.inspection import Inspection
 from service.store.mirror import Mirror, Refused
 from tests.ranking.damages import COUNT, DAMAGES, all_at_once
 from tests.ranking.equality import assert_mirror_equals_ledger, mirror_board, ready
@@ -94,18 +95,25 @@ async def test_a_newer_mirror_is_set_back_only_when_allowed(board, settings, dam
     await assert_mirror_equals_ledger(settings)
 
 
-async def test_a_board_under_repair_never_looks_damaged(board, settings) -> None:
+async def test_a_board_under_repair_never_looks_damaged(board, settings, mirror) -> None:
     """Ghosts stand where users stood, so the count is right: it must stay so, or a tailer would load everything anew."""
     board.zrem(BOARD, *(place(number) for number in range(1, 41)))
     board.zadd(BOARD, {f"ghost~ghost{number}": 1500 for number in range(40)})
+    looks: list[bool] = []
 
-    def looks_whole(_: str) -> None:
-        size = board.zcard(BOARD)
-        assert int(board.hget(STATE, "n")) == size <= board.hlen(USERS)
+    class Watched(Inspection):
+        async def fix(self, *arguments, **named):
+            fixed = await super().fix(*arguments, **named)
+            state = await mirror.state()
+            looks.append(bool(state and state.intact))
+            return fixed
 
-    report = await reconcile(settings, inspection=interfering(looks_whole))
+    report = await reconcile(settings, inspection=Watched)
 
     assert {"corrupt": 40, "ghost": 40} == counts(report)
+    assert [True] == looks
+    assert board.zcard(BOARD) <= board.hlen(USERS)
+    assert not board.exists(f"{NOTE}:repair")
     await assert_mirror_equals_ledger(settings)
 
 
@@ -143,7 +151,7 @@ async def test_too_many_removals_are_refused_before_the_first(loaded, ledger, bo
     for _ in range(2):
         with pytest.raises(NotSafe, match="more than 1,000"):
             await reconcile(settings)
-        board.delete(NOTE)
+        board.delete(NOTE, f"{NOTE}:repair")
 
         assert before == everything(board)
     assert COUNT + 1500 == (await reconcile(settings, dry_run=True)).orphan

@@ -104,7 +104,7 @@ async def test_a_place_on_other_ground_means_nothing(ledger, board, settings, mi
     insert(ledger, 50)
     await Tailer(settings.database_url, mirror).catch_up()
     with pytest.raises(InterruptedError):
-        await reconcile(settings, inspection=interfering(_die_at("users")))
+        await reconcile(settings, inspection=interfering(_die_at("board")))
     note = board.get(NOTE)
     board.set(NOTE, note.replace(b'"%s":' % field.encode(), b'"%s":"x","was":' % field.encode(), 1), ex=60)
     if field == "terms":
