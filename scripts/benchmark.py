@@ -2,9 +2,13 @@
 """
 Measure Ladder on this machine: what a rank costs, and how many requests a second the service answers.
 
+  rank     what a rank and a page cost in the stores: SQL against the product's scripts, over sizes
   http     requests a second and latency of the running service, beside a bare handler of the same server
+  write    durable ratings a second, and how far the mirror is behind meanwhile
+  soak     memory of the service's processes over a long time of mixed load
+  report   docs/benchmarks.md and its plots, from what the others wrote with --output docs/benchmarks
 
-Everything happens in a database of its own (ladder_benchmark_N) and in Redis database 9, which must be empty.
+Whoever measures uses a database of their own (ladder_benchmark_N) and Redis database 9, which must be empty.
 """
 
 from __future__ import annotations
@@ -18,11 +22,12 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 import psycopg
 import redis
-from _benchmark import over_http, tables
+from _benchmark import over_http, rank, report, soak, tables, writes
 from _benchmark.load import GeneratorFailed
 from _benchmark.servers import ServiceFailed
 from _benchmark.stores import Unusable
@@ -44,8 +49,20 @@ exit codes:
   5    a store is unavailable
   130  interrupted
 """
+
+
+class Part(Protocol):
+    """A module that measures something."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add what this part can be told."""
+
+    def run(self, options: argparse.Namespace, database_url: str, redis_url: str) -> Any:
+        """Measure over databases of its own in these servers."""
+
+
 _OK, _FAILED, _WRONG, _SOME_FAILED, _AWAY, _INTERRUPTED = 0, 1, 2, 3, 5, 130
-_PARTS = {"http": over_http}
+_PARTS: dict[str, Part] = {"rank": rank, "http": over_http, "write": writes, "soak": soak}
 
 
 def main() -> int:
@@ -89,19 +106,27 @@ def _options() -> argparse.Namespace:
         part.add_argument(
             "--data", metavar="DIR", type=Path, help="use the embedded pair over this directory (.ladder)"
         )
+    page = parts.add_parser("report", help="write docs/benchmarks.md and its plots", allow_abbrev=False)
+    report.add_arguments(page, _venv.ROOT)
     return parser.parse_args()
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.part == "report":
+        print(report.run(options))
+        return _OK
     with ExitStack() as stack:
-        database_url, redis_url = _stores(options, stack)
-        result = _PARTS[options.part].run(options, database_url, redis_url)
+        if options.part == "http" and options.url:
+            result: Any = over_http.run_elsewhere(options)
+        else:
+            database_url, redis_url = _stores(options, stack)
+            result = _PARTS[options.part].run(options, database_url, redis_url)
     encoded = msgspec.json.encode(result)
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / f"{options.part}.json").write_bytes(msgspec.json.format(encoded) + b"\n")
-    print(encoded.decode() if options.json else tables.http(result), end="\n" if options.json else "")
-    return _SOME_FAILED if any(operation.failed() for operation in result.operations) else _OK
+    print(encoded.decode() if options.json else tables.of(result), end="\n" if options.json else "")
+    return _SOME_FAILED if tables.failed(result) else _OK
 
 
 def _stores(options: argparse.Namespace, stack: ExitStack) -> tuple[str, str]:

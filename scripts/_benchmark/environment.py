@@ -26,14 +26,20 @@ def describe(database_url: str, redis_url: str) -> Environment:
     with redis.Redis.from_url(redis_url) as client:
         server = client.info("server")
     name = server.get("server_name", "redis")
+    version = server.get(f"{name}_version", server["redis_version"])
+    return describe_here(postgres=f"PostgreSQL {row[0] if row else '?'}", mirror=f"{name.capitalize()} {version}")
+
+
+def describe_here(*, postgres: str = "not asked", mirror: str = "not asked") -> Environment:
+    """Ask the machine."""
     return Environment(
         cpu=_cpu(),
         cores=cores(),
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         kernel=f"{platform.system()} {platform.release().partition('-')[0]}",
         python=platform.python_version(),
-        postgres=f"PostgreSQL {row[0] if row else '?'}",
-        redis=f"{name.capitalize()} {server.get(f'{name}_version', server['redis_version'])}",
+        postgres=postgres,
+        redis=mirror,
         revision=_revision(),
         date=datetime.now(UTC).date().isoformat(),
     )

@@ -14,7 +14,7 @@ import subprocess
 import time
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -35,17 +35,10 @@ class GeneratorFailed(Exception):
     """The load generator could not be run, or said nothing that can be read; the message is one sentence."""
 
 
-class Requests(msgspec.Struct, frozen=True):
-    """What is asked for: a method, and a file with a target a line and, behind a tab, a body."""
-
-    method: str
-    file: Path
-
-    @classmethod
-    def write(cls, file: Path, method: str, lines: Sequence[str]) -> Requests:
-        """Write the file."""
-        file.write_text("\n".join(lines) + "\n", encoding="ascii")
-        return cls(method, file)
+def write_requests(file: Path, lines: Sequence[str]) -> Path:
+    """Write what is to be asked for: in each line a method and a target and, behind a tab, a body."""
+    file.write_text("\n".join(lines) + "\n", encoding="ascii")
+    return file
 
 
 class Generator(msgspec.Struct, frozen=True):
@@ -58,7 +51,7 @@ class Generator(msgspec.Struct, frozen=True):
         """As it is told in a report."""
         return "wrk, one thread" if self.program else "built in"
 
-    def run(self, base_url: str, requests: Requests, *, connections: int, seconds: float, skip: int) -> Sample:
+    def run(self, base_url: str, requests: Path, *, connections: int, seconds: float, skip: int) -> Sample:
         """
         Ask for so long, from the line `skip` on.
 
@@ -78,7 +71,7 @@ def find(wanted: str) -> Generator:
     return Generator(program or "")
 
 
-def _wrk(program: str, base_url: str, requests: Requests, *, connections: int, seconds: float, skip: int) -> Sample:
+def _wrk(program: str, base_url: str, requests: Path, *, connections: int, seconds: float, skip: int) -> Sample:
     command = [
         *(
             program,
@@ -91,7 +84,7 @@ def _wrk(program: str, base_url: str, requests: Requests, *, connections: int, s
             "--timeout",
             f"{_ANSWER_SECONDS:.0f}s",
         ),
-        *("-s", str(_SCRIPT), base_url, "--", str(requests.file), requests.method, str(skip)),
+        *("-s", str(_SCRIPT), base_url, "--", str(requests), str(skip)),
     ]
     output = _output(command, seconds + _GRACE_SECONDS)
     found = re.search(r"^RESULT (\{.*\})$", output, re.MULTILINE)
@@ -127,11 +120,11 @@ def apache_bench(url: str, *, requests: int, connections: int) -> Sample | None:
     return Sample(int(complete[1]), float(took[1]), failed, times[50], times[95], times[99], times[100])
 
 
-async def _built_in(base_url: str, requests: Requests, *, connections: int, seconds: float, skip: int) -> Sample:
+async def _built_in(base_url: str, requests: Path, *, connections: int, seconds: float, skip: int) -> Sample:
     parts = urlsplit(base_url)
     host, port = parts.hostname or "", parts.port or 80
-    lines = await asyncio.to_thread(requests.file.read_text, "ascii")
-    source = _Source(requests.method, f"{host}:{port}", lines.splitlines(), skip)
+    lines = await asyncio.to_thread(requests.read_text, "ascii")
+    source = _Source(f"{host}:{port}", lines.splitlines(), skip)
     loop = asyncio.get_running_loop()
     made = [await loop.create_connection(lambda: _Client(source), host, port) for _ in range(connections)]
     began = time.perf_counter()
@@ -148,8 +141,8 @@ async def _built_in(base_url: str, requests: Requests, *, connections: int, seco
 class _Source:
     """What all connections share: the requests, and how long the answers took."""
 
-    def __init__(self, method: str, host: str, lines: Sequence[str], skip: int) -> None:
-        self._method, self._host = method, host
+    def __init__(self, host: str, lines: Sequence[str], skip: int) -> None:
+        self._host = host
         self._lines = lines
         self._next = skip % len(lines)
         self.over = False
@@ -157,15 +150,13 @@ class _Source:
         self.failed = 0
 
     def next_request(self) -> bytes:
-        target, tab, body = self._lines[self._next].partition("\t")
+        head, tab, body = self._lines[self._next].partition("\t")
         self._next = (self._next + 1) % len(self._lines)
         content = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if tab else ""
-        return f"{self._method} {target} HTTP/1.1\r\nHost: {self._host}\r\n{content}\r\n{body}".encode("ascii")
+        return f"{head} HTTP/1.1\r\nHost: {self._host}\r\n{content}\r\n{body}".encode("ascii")
 
     def sample(self, seconds: float) -> Sample:
-        times = sorted(self.times) or [0.0]
-        p50, p95, p99 = (1000 * times[min(len(times) - 1, int(len(times) * share))] for share in (0.5, 0.95, 0.99))
-        return Sample(len(self.times), seconds, self.failed, p50, p95, p99, 1000 * times[-1])
+        return Sample.of(self.times, seconds=seconds, failed=self.failed)
 
 
 class _Client(asyncio.Protocol):
@@ -178,8 +169,8 @@ class _Client(asyncio.Protocol):
         self._asked_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
+        # uvloop's is one in all but its class.
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc

@@ -12,7 +12,7 @@ import random
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,7 +21,7 @@ from service.progress import progress
 from service.settings import cores
 
 from . import load, servers
-from .environment import describe
+from .environment import describe, describe_here
 from .results import HttpResult, Operation
 from .stores import Unusable, prepared
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from service.progress import Report
 
-    from .load import Generator, Requests
-    from .results import Sample
+    from .load import Generator
+    from .results import Environment, Sample
     from .servers import Server
     from .stores import Stores
 
@@ -46,7 +46,6 @@ class Kind(msgspec.Struct, frozen=True):
     """An operation: how its requests are made of the users' ids, and on how many connections they are sent."""
 
     title: str
-    method: str
     lines: Callable[[Sequence[str], random.Random], list[str]]
     connections: int | None = None
     bare: bool = True
@@ -54,34 +53,34 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 def _offsets(ids: Sequence[str], source: random.Random) -> list[str]:
-    return [f"/leaderboard?limit=25&offset={source.randrange(max(len(ids) - 24, 1))}" for _ in range(100_000)]
+    return [f"GET /leaderboard?limit=25&offset={source.randrange(max(len(ids) - 24, 1))}" for _ in range(100_000)]
 
 
 def _lists(ids: Sequence[str], source: random.Random) -> list[str]:
     return [
-        f"/ranks\t{msgspec.json.encode({'user_ids': source.sample(ids, min(100, len(ids)))}).decode()}"
+        f"POST /ranks\t{msgspec.json.encode({'user_ids': source.sample(ids, min(100, len(ids)))}).decode()}"
         for _ in range(_LISTS)
     ]
 
 
-def _ratings(ids: Sequence[str], source: random.Random) -> list[str]:
+def ratings(ids: Sequence[str], source: random.Random) -> list[str]:
+    """Return a new rating for each user."""
     # Spread as the made-up users' are, so that the board keeps its shape.
     spread = (min(max(round(source.gauss(1500, 300)), MIN_RATING), MAX_RATING) for _ in ids)
-    return [f'/users/{user_id}/rating\t{{"rating":{rating}}}' for user_id, rating in zip(ids, spread, strict=True)]
+    return [f'PUT /users/{user_id}/rating\t{{"rating":{rating}}}' for user_id, rating in zip(ids, spread, strict=True)]
 
 
 KINDS = {
-    "rank": Kind("GET /users/{id}/rank", "GET", lambda ids, _: [f"/users/{user_id}/rank" for user_id in ids]),
-    "user": Kind("GET /users/{id}", "GET", lambda ids, _: [f"/users/{user_id}" for user_id in ids]),
-    "page-25": Kind("GET /leaderboard?limit=25, random offsets", "GET", _offsets),
-    "page-100": Kind("GET /leaderboard?limit=100, the same page", "GET", lambda _, __: ["/leaderboard?limit=100"]),
+    "rank": Kind("GET /users/{id}/rank", lambda ids, _: [f"GET /users/{user_id}/rank" for user_id in ids]),
+    "user": Kind("GET /users/{id}", lambda ids, _: [f"GET /users/{user_id}" for user_id in ids]),
+    "page-25": Kind("GET /leaderboard?limit=25, random offsets", _offsets),
+    "page-100": Kind("GET /leaderboard?limit=100, the same page", lambda _, __: ["GET /leaderboard?limit=100"]),
     "neighbors": Kind(
         "GET /users/{id}/neighbors?radius=12",
-        "GET",
-        lambda ids, _: [f"/users/{user_id}/neighbors?radius=12" for user_id in ids],
+        lambda ids, _: [f"GET /users/{user_id}/neighbors?radius=12" for user_id in ids],
     ),
-    "ranks-100": Kind("POST /ranks, 100 ids, one connection", "POST", _lists, connections=1),
-    "put": Kind("PUT /users/{id}/rating, durable", "PUT", _ratings, bare=False, writes=True),
+    "ranks-100": Kind("POST /ranks, 100 ids, one connection", _lists, connections=1),
+    "put": Kind("PUT /users/{id}/rating, durable", ratings, bare=False, writes=True),
 }
 
 
@@ -94,11 +93,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", metavar="N", type=int, default=cores(), help="processes that serve (one per core)")
     parser.add_argument("--only", metavar="NAMES", help=f"of {', '.join([*KINDS, _AB])}, separated by commas")
     parser.add_argument("--no-bare", action="store_true", help="leave the bare handler out")
+    parser.add_argument("--url", help="measure a service that runs already, with the first --users users of its board")
+    parser.add_argument("--writes", action="store_true", help="also change ratings of the users behind --url")
     parser.add_argument("--generator", choices=("auto", "wrk", "built-in"), default="auto", help="what makes the load")
 
 
 def run(options: argparse.Namespace, database_url: str, redis_url: str) -> HttpResult:
-    """Measure over the stores of these servers."""
+    """Measure a service over stores in these servers. Raises `Unusable` or `ServiceFailed`."""
+    _wanted(options)
     generator = load.find(options.generator)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ladder-benchmark-")))
@@ -107,20 +109,79 @@ def run(options: argparse.Namespace, database_url: str, redis_url: str) -> HttpR
         server = stack.enter_context(
             servers.service(stores.database_url, stores.redis_url, folder, workers=options.workers)
         )
-        ids = stores.ids()
-        measured = _Measuring(options, folder, generator, ids)
-        bodies = {} if options.no_bare else measured.bodies(server.url)
-        bare = stack.enter_context(servers.ceiling(bodies, folder, workers=options.workers)) if bodies else None
-        operations = measured.run(server.url, bare)
+        measuring = _Measuring(options, folder, generator, stores.ids())
+        bodies = measuring.bodies(server.url)
+        bare = None
+        if bodies and not options.no_bare:
+            bare = stack.enter_context(servers.ceiling(bodies, folder, workers=options.workers))
+        operations = measuring.run(server.url, bare)
+    return _result(options, environment, options.users, options.workers, operations)
+
+
+def run_elsewhere(options: argparse.Namespace) -> HttpResult:
+    """
+    Measure the service behind --url, with the users that it has; its ratings are changed only if that is asked for.
+
+    Raises `Unusable` or `ServiceFailed`.
+    """
+    _wanted(options)
+    generator = load.find(options.generator)
+    url = options.url.rstrip("/")
+    with tempfile.TemporaryDirectory(prefix="ladder-benchmark-") as folder:
+        ids = _everybody(url, options.users)
+        measuring = _Measuring(options, Path(folder), generator, ids)
+        measuring.bodies(url)
+        operations = measuring.run(url, None)
+    return _result(options, describe_here(), len(ids), 0, operations)
+
+
+def _result(
+    options: argparse.Namespace, environment: Environment, users: int, workers: int, operations: list[Operation]
+) -> HttpResult:
     return HttpResult(
         environment=environment,
-        users=options.users,
-        workers=options.workers,
+        users=users,
+        workers=workers,
         seconds=options.seconds,
         rounds=options.rounds,
         seed=options.seed,
         operations=operations,
     )
+
+
+def _everybody(url: str, most: int) -> list[str]:
+    """Ask for the ids of the first users of the board, page by page."""
+    ids: list[str] = []
+    target = "/leaderboard?limit=1000"
+    with progress("Users", most) as report:
+        while target and len(ids) < most:
+            answer = servers.ask(url, f"GET {target}")
+            if answer.status != http.client.OK:
+                message = f"{target} was answered {answer.status}: is the rate limit of that service out of the way"
+                raise servers.ServiceFailed(message)
+            page = msgspec.json.decode(answer.body, type=_Page)
+            ids += (row["id"] for row in page.items)
+            report(len(ids), f"{len(ids):,} users")
+            target = f"/leaderboard?limit=1000&cursor={page.next_cursor}" if page.next_cursor else ""
+    if not ids:
+        message = f"{url} has no users"
+        raise Unusable(message)
+    return ids[:most]
+
+
+class _Page(msgspec.Struct):
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+def _wanted(options: argparse.Namespace) -> list[str]:
+    wanted = options.only.split(",") if options.only else [*KINDS, _AB]
+    if unknown := set(wanted) - {*KINDS, _AB}:
+        message = f"--only knows no {', '.join(sorted(unknown))}"
+        raise Unusable(message)
+    if options.url and not options.writes:
+        wanted = [name for name in wanted if name == _AB or not KINDS[name].writes]
+    return wanted
 
 
 class _Measuring:
@@ -131,14 +192,11 @@ class _Measuring:
         self._generator = generator
         self._source = random.Random(options.seed)  # noqa: S311  the same requests every time
         self._source.shuffle(ids)
-        wanted = options.only.split(",") if options.only else [*KINDS, _AB]
-        if unknown := set(wanted) - {*KINDS, _AB}:
-            message = f"--only knows no {', '.join(sorted(unknown))}"
-            raise Unusable(message)
+        wanted = _wanted(options)
         self._ab = _AB in wanted
         self._kinds = {name: kind for name, kind in KINDS.items() if name in wanted}
         self._requests = {
-            name: load.Requests.write(folder / f"{name}.txt", kind.method, kind.lines(ids[:_MOST_LINES], self._source))
+            name: load.write_requests(folder / f"{name}.txt", kind.lines(ids[:_MOST_LINES], self._source))
             for name, kind in self._kinds.items()
         }
         self._folder = folder
@@ -147,13 +205,13 @@ class _Measuring:
         """Ask each read once: what the bare handler is to return. Raises `ServiceFailed` for anything but a rank."""
         found = {}
         for name, kind in self._kinds.items():
-            with self._requests[name].file.open(encoding="ascii") as lines:
-                target, _, body = lines.readline().strip().partition("\t")
             if kind.writes:
                 continue
-            answer = servers.ask(url, kind.method, target, body)
+            with self._requests[name].open(encoding="ascii") as lines:
+                head, _, body = lines.readline().strip().partition("\t")
+            answer = servers.ask(url, head, body)
             if answer.status != http.client.OK or answer.headers.get("x-rank-source") != "redis":
-                message = f"{kind.method} {target} was answered {answer.status}, not ranked by Redis"
+                message = f"{head} was answered {answer.status}, not ranked by Redis"
                 raise servers.ServiceFailed(message)
             if kind.bare:
                 found[name] = answer.body
@@ -183,7 +241,7 @@ class _Measuring:
     def _turn(self, operation: Operation, url: str, bare: Server | None, number: int, told: _Steps) -> None:
         turns = [(operation.samples, url, self._requests[operation.name])]
         if bare and self._kinds[operation.name].bare:
-            constant = load.Requests.write(self._folder / "bare.txt", "GET", [f"/{operation.name}"])
+            constant = load.write_requests(self._folder / "bare.txt", [f"GET /{operation.name}"])
             turns.append((operation.bare, bare.url, constant))
         for samples, where, requests in turns if number % 2 == 0 else reversed(turns):
             samples.append(self._load(operation, where, requests, self._options.seconds))
@@ -192,7 +250,7 @@ class _Measuring:
     def _measure(self, operation: Operation, url: str, seconds: float) -> None:
         self._load(operation, url, self._requests[operation.name], seconds)
 
-    def _load(self, operation: Operation, url: str, requests: Requests, seconds: float) -> Sample:
+    def _load(self, operation: Operation, url: str, requests: Path, seconds: float) -> Sample:
         return self._generator.run(
             url,
             requests,

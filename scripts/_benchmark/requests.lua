@@ -1,20 +1,18 @@
 -- What wrk sends: the requests of a file, one after the other, from some line on and then from the first again.
--- Arguments: the file, the method, the number of lines to skip. A line is a target and, behind a tab, a body.
--- Summary line: "RESULT" and, in JSON, what load.py reads.
+-- Arguments: the file, and the number of lines to skip. A line is a method and a target and, behind a tab, a body.
+-- Prints RESULT and, in JSON, what load.py reads.
 
-local targets, bodies, next_line, count = {}, {}, 0, 0
-local head, tail
+local heads, bodies, next_line, count = {}, {}, 0, 0
+local tail
 
 function init(args)
-    local name, method, skip = args[1], args[2], tonumber(args[3])
-    for line in io.lines(name) do
+    for line in io.lines(args[1]) do
         local tab = string.find(line, "\t", 1, true)
         count = count + 1
-        targets[count] = tab and string.sub(line, 1, tab - 1) or line
+        heads[count] = tab and string.sub(line, 1, tab - 1) or line
         bodies[count] = tab and string.sub(line, tab + 1) or false
     end
-    next_line = skip % count
-    head = method .. " "
+    next_line = tonumber(args[2]) % count
     tail = " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\n"
 end
 
@@ -22,9 +20,9 @@ function request()
     next_line = next_line % count + 1
     local body = bodies[next_line]
     if not body then
-        return head .. targets[next_line] .. tail .. "\r\n"
+        return heads[next_line] .. tail .. "\r\n"
     end
-    return head .. targets[next_line] .. tail .. "Content-Type: application/json\r\nContent-Length: " .. #body
+    return heads[next_line] .. tail .. "Content-Type: application/json\r\nContent-Length: " .. #body
         .. "\r\n\r\n" .. body
 end
 

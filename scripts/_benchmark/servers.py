@@ -44,9 +44,10 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
-def ask(base_url: str, method: str, target: str, body: str = "") -> Answer:
-    """Ask once; raises `ServiceFailed` if nobody answers."""
+def ask(base_url: str, head: str, body: str = "") -> Answer:
+    """Ask once; `head` is a method and a target. Raises `ServiceFailed` if nobody answers."""
     parts = urlsplit(base_url)
+    method, _, target = head.partition(" ")
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=_ANSWER_SECONDS)
     try:
         headers = {"Content-Type": "application/json"} if body else {}
@@ -78,7 +79,7 @@ class Server:
         deadline = time.monotonic() + (_BOARD_SECONDS if source else _READY_SECONDS)
         while True:
             with suppress(ServiceFailed):
-                answer = ask(self.url, "GET", target)
+                answer = ask(self.url, f"GET {target}")
                 if answer.status == http.client.OK and source in (None, answer.headers.get("x-rank-source")):
                     return
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -1,0 +1,151 @@
+"""
+`benchmark.py report`: docs/benchmarks.md and its plots, made of the JSON that the other parts wrote.
+
+Nothing in the page is typed by hand but the notes that explain what was not met (notes.toml beside the JSON).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from . import tables, targets
+from .results import HttpResult, RankResult, Results, SoakResult, WriteResult
+from .stores import Unusable
+
+if TYPE_CHECKING:
+    import argparse
+
+    from .results import Environment
+
+T = TypeVar("T")
+PLOTS = ("latency", "throughput")
+_TEXT = Path(__file__).with_name("report.md")
+
+
+def add_arguments(parser: argparse.ArgumentParser, root: Path) -> None:
+    """Add what this part can be told."""
+    parser.add_argument(
+        "--input", metavar="DIR", type=Path, default=root / "docs" / "benchmarks", help="the JSON (docs/benchmarks)"
+    )
+    parser.add_argument("--page", metavar="FILE", type=Path, help="where the page goes (DIR.md)")
+    parser.add_argument("--no-plots", action="store_true", help="leave the plots as they are")
+
+
+def run(options: argparse.Namespace) -> str:
+    """Write the page and the plots; return a sentence that says so. Raises `Unusable`."""
+    results, notes = read(options.input)
+    target = options.page or options.input.with_suffix(".md")
+    target.write_text(page(results, notes, options.input.name), encoding="utf-8")
+    if options.no_plots:
+        return f"{target.name} is written."
+    try:
+        from . import plots  # noqa: PLC0415  only here is matplotlib needed
+    except ImportError:
+        return f"{target.name} is written; matplotlib is not installed here, so the plots stay as they are."
+    plots.draw(results, options.input)
+    return f"{target.name} and its plots are written."
+
+
+def read(directory: Path) -> tuple[Results, dict[str, str]]:
+    """Read what was measured, and the notes by target."""
+    results = Results(
+        _result(directory / "rank.json", RankResult),
+        _result(directory / "http.json", HttpResult),
+        _result(directory / "write.json", WriteResult),
+        _result(directory / "soak.json", SoakResult),
+    )
+    if results == Results():
+        message = f"there is nothing in {directory} to report of: measure with --output {directory}"
+        raise Unusable(message)
+    notes = directory / "notes.toml"
+    return results, tomllib.loads(notes.read_text(encoding="utf-8"))["explained"] if notes.exists() else {}
+
+
+def _result(file: Path, kind: type[T]) -> T | None:
+    if not file.exists():
+        return None
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except msgspec.MsgspecError as error:
+        message = f"{file} is not what this version writes ({error})"
+        raise Unusable(message) from error
+
+
+def page(results: Results, notes: dict[str, str], directory: str) -> str:
+    """Return the page, in Markdown."""
+    pieces = {
+        "targets": targets.table(results, notes),
+        "environments": _environments(results),
+        "rank": _rank(results.rank),
+        "http": _http(results.http),
+        "write": _write(results.write),
+        "soak": _soak(results.soak),
+        "directory": directory,
+    }
+    text = _TEXT.read_text(encoding="utf-8")
+    for name, piece in pieces.items():
+        text = text.replace(f"{{{{{name}}}}}", piece.rstrip("\n"))
+    return text
+
+
+def _environments(results: Results) -> str:
+    lines = [
+        "| part | processor | memory | kernel | Python | PostgreSQL | Redis | revision | date |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    parts = {name: getattr(results, name) for name in ("rank", "http", "write", "soak")}
+    lines += [_environment(name, result.environment) for name, result in parts.items() if result]
+    return "\n".join(lines)
+
+
+def _environment(part: str, where: Environment) -> str:
+    return (
+        f"| `{part}` | {where.cores} x {where.cpu} | {where.memory_gib:.0f} GiB | {where.kernel} | {where.python}"
+        f" | {where.postgres.removeprefix('PostgreSQL ')} | {where.redis} | {where.revision} | {where.date} |"
+    )
+
+
+_NOTHING = "Not measured here yet."
+
+
+def _rank(result: RankResult | None) -> str:
+    if result is None:
+        return _NOTHING
+    head = f"{result.rounds} rounds of {result.seconds:g} s each, seed {result.seed}.\n"
+    parts = [f"### {size.users:,} users\n\n{tables.rank(size)}" for size in result.sizes]
+    memory = f"### Memory\n\nBytes a user, by MEMORY USAGE of every element.\n\n{tables.memory(result)}"
+    return "\n".join([head, *parts, memory, *(f"{sentence}\n" for sentence in result.missing)])
+
+
+def _http(result: HttpResult | None) -> str:
+    if result is None:
+        return _NOTHING
+    head = (
+        f"{result.users:,} users, {result.workers} processes that serve, {result.rounds} rounds of {result.seconds:g} s"
+        f" each, seed {result.seed}."
+    )
+    return f"{head}\n\n{tables.http(result)}"
+
+
+def _write(result: WriteResult | None) -> str:
+    if result is None:
+        return _NOTHING
+    head = (
+        f"{result.users:,} users, {result.workers} processes that serve, {result.seconds:g} s each, seed {result.seed};"
+        f" `fsync` {result.fsync}, `synchronous_commit` {result.synchronous_commit}."
+    )
+    return f"{head}\n\n{tables.write(result)}"
+
+
+def _soak(result: SoakResult | None) -> str:
+    if result is None:
+        return _NOTHING
+    head = (
+        f"{result.users:,} users, {result.workers} processes that serve, {result.connections} connections,"
+        f" {result.minutes:g} minutes, seed {result.seed}."
+    )
+    return f"{head}\n\n{tables.soak(result)}"
