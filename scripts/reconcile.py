@@ -2,7 +2,8 @@
 """
 Compare the board in Redis with the users in Postgres and repair what differs, while both are in use. Made for cron.
 
-  --full          compare every user and every member of the board (the default)
+  --full          compare every user and every member of the board (the default), after writing to the history of
+                  ratings where everybody stands whose rating has changed
   --incremental   bring over what was committed since, as a running service does by itself, and load the board if
                   there is none
   --rebase        after the restore of a dump: give users transactions of this Postgres, so that changes can be followed
@@ -30,12 +31,13 @@ import msgspec
 
 from service import failpoints
 from service.embedded import EmbeddedError
-from service.errors import LadderError, Unavailable
+from service.errors import LadderError, StoreBug, Unavailable
 from service.logs import configure
 from service.progress import Pace, progress
 from service.ranking.drift import DRIFTS, Outcome, Report
+from service.ranking.rating_history import record
 from service.ranking.rebase import rebase
-from service.ranking.reconcile import LockBusy, Reconcile
+from service.ranking.reconcile import LockBusy, Reconcile, admitted
 from service.ranking.repair import NotSafe, Terms
 from service.ranking.tail import Tailer
 from service.settings import SettingsError
@@ -44,6 +46,7 @@ from service.store.feed import Feed
 from service.store.history import succeeds
 from service.store.inspection import Inspection
 from service.store.mirror import Mirror, Refused
+from service.store.rating_history import RatingHistory
 
 _EPILOG = f"""\
 {_stores.HELP}
@@ -167,9 +170,8 @@ def _options() -> argparse.Namespace:
 
 async def _full(options: argparse.Namespace, report: Report, database_url: str, redis_url: str) -> int:
     terms = Terms(options.dry_run, options.force, options.allow_rewind)
-    if not options.dry_run:
-        async with Feed(database_url) as feed:
-            await feed.forget()
+    failure = None if options.dry_run else await _keep(report, database_url)
+    kept = (report.history_day, report.history_rows, report.history_purged)
     with progress("Compared", 100) as show:
         pace = Pace()
 
@@ -183,7 +185,25 @@ async def _full(options: argparse.Namespace, report: Report, database_url: str, 
             finally:
                 for field in msgspec.structs.fields(Report):
                     setattr(report, field.name, getattr(work.report, field.name))
+                report.history_day, report.history_rows, report.history_purged = kept
+    if failure:
+        raise failure
     return _verdict(report, report.found - report.raced + abs(report.miscount), fail=options.fail_on_drift)
+
+
+async def _keep(report: Report, database_url: str) -> LadderError | None:
+    """Forget old keys and write the history; returns what went wrong, which is no reason not to compare."""
+    try:
+        async with Feed(database_url) as feed:
+            source = await admitted(feed)
+            await feed.forget()
+            with progress("History", None) as show:
+                await record(
+                    RatingHistory(feed), report, source=source, progress=lambda rows: show(rows, f"{rows:,} rows")
+                )
+    except (Unavailable, StoreBug) as error:
+        return error
+    return None
 
 
 async def _rebase(options: argparse.Namespace, report: Report, database_url: str, _: str) -> int:
@@ -251,7 +271,9 @@ def _print(report: Report, *, as_json: bool) -> None:
     outcome = f"{report.repaired:,} repaired, {report.raced:,} overtaken, {report.remaining:,} left"
     print(
         f"{report.checked:,} users, {f'{counts} ({outcome})' if counts else 'no drift'}"
-        f"{f', size off by {report.miscount:,}' if report.miscount else ''}, {report.duration_ms / 1000:.1f} s"
+        f"{f', size off by {report.miscount:,}' if report.miscount else ''}"
+        f"{f', history of {report.history_day}: {report.history_rows:,} rows' if report.history_day else ''}"
+        f", {report.duration_ms / 1000:.1f} s"
     )
 
 

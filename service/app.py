@@ -10,7 +10,18 @@ import structlog
 from litestar import Litestar, Request
 
 from service import metrics, tasks
-from service.api import changes, docs, health, homepage, leaderboard, openapi, ranks, ratings, users
+from service.api import (
+    changes,
+    docs,
+    health,
+    homepage,
+    leaderboard,
+    openapi,
+    ranks,
+    rating_history,
+    ratings,
+    users,
+)
 from service.api import metrics as metrics_route
 from service.api.access import Cors, Keys
 from service.api.admission import Admission
@@ -57,6 +68,7 @@ _HANDLERS = (
     ranks.get_rank,
     ranks.get_neighbors,
     ranks.post_ranks,
+    rating_history.get_history,
     ratings.get_rating,
     ratings.get_distribution,
     health.get_health,

@@ -48,6 +48,7 @@ Point = Literal[
     "reconcile_after_peek",  # suspects were read from Redis, and not yet from Postgres
     "reconcile_after_select",  # they were read from both
     "reconcile_before_fix",  # what to repair is decided, and not done
+    "history_before_write",  # some more rows of a day's history are to be written
 ]
 POINTS: tuple[str, ...] = get_args(Point)
 

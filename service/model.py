@@ -6,7 +6,7 @@ import os
 import re
 import time
 import uuid
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal, NewType
 
 import msgspec
@@ -95,6 +95,19 @@ class Page(msgspec.Struct, frozen=True):
 
     board: Board
     rows: list[Row]
+
+
+HISTORY_DAYS = 400
+"""How many days are kept before the present one."""
+
+
+class Day(msgspec.Struct, frozen=True):
+    """Where a user stood at the end of a day (UTC); the fields and their order are the wire's."""
+
+    day: date
+    rating: int
+    rank: int
+    position: int
 
 
 class Token(msgspec.Struct, frozen=True):

@@ -94,6 +94,9 @@ def _reconciled(outcome: Outcome) -> Iterator[GaugeMetricFamily]:
     yield _gauge("ladder_reconcile_checked_users", "Users whom it compared.", ({}, report.checked))
     yield _gauge("ladder_reconcile_repaired", "What it repaired.", ({}, report.repaired))
     yield _gauge("ladder_reconcile_remaining", "What it found and left as it was.", ({}, report.remaining))
+    yield _gauge(
+        "ladder_reconcile_history_rows", "Rows that it wrote of the history of ratings.", ({}, report.history_rows)
+    )
     yield _gauge("ladder_reconcile_duration_seconds", "How long it took.", ({}, report.duration_ms / 1000))
     yield _gauge("ladder_reconcile_exit_code", "How it ended; see docs/operations.md.", ({}, report.exit))
     yield _gauge("ladder_reconcile_timestamp_seconds", "When it ended.", ({}, outcome.ended_at))

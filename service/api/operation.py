@@ -75,7 +75,10 @@ RESPONSE_HEADERS = {
     "RateLimit-Reset": Header("Seconds until it is full again.", "1", _WHOLE, always=False),
     "Retry-After": Header("Seconds to wait before the next try.", "1", _WHOLE),
     "WWW-Authenticate": Header("How to show a key.", "Bearer"),
-    "Cache-Control": Header("`no-cache`: ask again each time; `no-store`: do not even keep it.", "no-cache"),
+    "Cache-Control": Header(
+        "`no-cache`: ask again each time; `no-store`: do not even keep it; `max-age`: keep it so many seconds.",
+        "no-cache",
+    ),
     "Location": Header("Address of the new user.", "/users/ada"),
     "ETag": Header("The answer's version, for If-Match and If-None-Match.", '"v10002"', _TAG),
     "X-Rank-Source": Header(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
@@ -60,6 +61,12 @@ class Report(msgspec.Struct):
     lag_ms: int | None = None
     remaining: int = 0
     """Found, and neither repaired nor overtaken."""
+    history_day: date | None = None
+    """The day of the history of ratings that was written."""
+    history_rows: int = 0
+    """Rows of it that were written or taken back; those that were right already are not counted."""
+    history_purged: int = 0
+    """Rows that were too old."""
     duration_ms: int = 0
     error: str | None = None
     exit: int = 0

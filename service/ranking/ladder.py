@@ -15,6 +15,7 @@ import msgspec
 
 from service.errors import NotFound, Unavailable
 from service.model import (
+    Day,
     Page,
     Point,
     User,
@@ -44,6 +45,8 @@ RANK_IDS = 256
 """Users in one batch of look-ups: one script call under 2 ms."""
 PAGE_WINDOWS = 16
 """Pages in one batch: each is a script call of its own in the pipeline."""
+HISTORIES = 16
+"""Histories in one batch: some thousands of rows of Postgres' at most."""
 LEDGER_SECONDS = 2.0
 """How long a read waits for a row of Postgres': past a server that has gone silent."""
 PING_SECONDS = 0.5
@@ -80,11 +83,12 @@ class Ladder(Writes):
         self._stored = Coalescer(self._ask_ledger, shared=True, max_batch=RANK_IDS, name="objects")
         self.standings = Standings(self._guarded, self._choice, self.fallback, stored=self._stored_user, served=served)
         self._searched = Coalescer(self._search_ledger, shared=True, max_batch=1, max_in_flight=4, name="searches")
+        self._recalled = Coalescer(self._ledger.past, shared=True, max_batch=HISTORIES, name="histories")
         self._pinged = Coalescer(self._ping_ledger, shared=True, max_in_flight=1, name="pings")
 
     async def drain(self) -> None:
         """Return when no call is under way: before the stores are closed."""
-        pages = (self._mirrored_pages, self._searched, self.standings)
+        pages = (self._mirrored_pages, self._searched, self._recalled, self.standings)
         reads = (self._mirrored, *pages, self._stored, self._pinged, self.fallback)
         await super().drain()
         for gathered in reads:
@@ -171,6 +175,16 @@ class Ladder(Writes):
             if answer.value.user.username.lower().startswith(prefix):
                 seen.append(answer)
         return seen
+
+    async def past(self, user_id: UserId, *, days: int) -> list[Day]:
+        """
+        Return where a user stood at the end of each of so many days up to today (UTC) on which their rating had changed.
+
+        Oldest first, and before them the last such day that is earlier. Raises `NotFound`, `Unavailable`.
+        O(log n + days).
+        """
+        async with within(LEDGER_SECONDS, Unavailable("Postgres did not answer in time")):
+            return await self._recalled((user_id, days))
 
     async def ping_ledger(self) -> None:
         """Return once Postgres has answered; raises `Unavailable`."""

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.errors import StoreBug
-from service.ranking.reconcile import LockBusy
-from service.ranking.repair import NotSafe
-from service.store.feed import RECONCILE_LOCK
+from service.ranking.reconcile import admitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +30,7 @@ async def rebase(
     `progress` is called with rows done and rows in all. Raises `LockBusy`, `NotSafe` on a standby, `Unavailable`;
     whatever ended it, another run goes on with what is left. O(n log n).
     """
-    if not await feed.try_lock(RECONCILE_LOCK):
-        message = "another reconciliation is running"
-        raise LockBusy(message)
-    try:
-        report.src = await feed.source()
-    except StoreBug as error:
-        message = "this Postgres does not say which history it is: it must be the primary"
-        raise NotSafe(message) from error
+    report.src = await admitted(feed)
     report.checked = report.stale = report.remaining = await feed.foreign()
     while report.remaining and not dry_run:
         done = await feed.rebase(limit=BATCH_ROWS)

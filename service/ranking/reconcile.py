@@ -63,6 +63,18 @@ class LockBusy(Exception):
     """Somebody else does it already; the message says what."""
 
 
+async def admitted(feed: Feed) -> str:
+    """Be the only reconciliation until the session ends, on a primary; returns the source. `LockBusy`, `NotSafe`."""
+    if not await feed.try_lock(RECONCILE_LOCK):
+        message = "another reconciliation is running"
+        raise LockBusy(message)
+    try:
+        return await feed.source()
+    except StoreBug as error:
+        message = "this Postgres does not say which history it is: it must be the primary"
+        raise NotSafe(message) from error
+
+
 class Note(msgspec.Struct):
     """How far a reconciliation is. Another run goes on from there if all but the place and the report are equal."""
 
@@ -144,14 +156,7 @@ class Reconcile:
         return self.report
 
     async def _admitted(self) -> State:
-        if not await self._feed.try_lock(RECONCILE_LOCK):
-            message = "another reconciliation is running"
-            raise LockBusy(message)
-        try:
-            source = await self._feed.source()
-        except StoreBug as error:
-            message = "this Postgres does not say which history it is: it must be the primary"
-            raise NotSafe(message) from error
+        source = await admitted(self._feed)
         state = await self._mirror.state()
         if state is None or state.layout != str(LAYOUT):
             message = "there is no board to compare; a service, or --incremental, loads one"

@@ -91,8 +91,8 @@ class Feed:
 
     async def adopt(self) -> str:
         """Return the same after giving it a name if it has none; `StoreBug` without the right to, or on a standby."""
-        with translated(), answering(self._connected, ANSWER_SECONDS):
-            source = await identify(self._connected)
+        with translated(), answering(self.session, ANSWER_SECONDS):
+            source = await identify(self.session)
         if source is None:
             raise StoreBug(UNIDENTIFIED)
         return source
@@ -118,7 +118,7 @@ class Feed:
     async def forget(self) -> None:
         """Remove the idempotency keys that are older than a day, in small transactions."""
         with metrics.postgres_call("forget"), translated():
-            await idempotency.forget(self._connected)
+            await idempotency.forget(self.session)
 
     async def origin(self) -> tuple[Checkpoint, Version]:
         """Return where the tail must start after a load that begins now, and the newest version given out."""
@@ -168,12 +168,13 @@ class Feed:
         return await (await self._execute(query, **parameters)).fetchall()
 
     async def _execute(self, query: str, **parameters: object) -> psycopg.AsyncCursor[TupleRow]:
-        connection = self._connected
+        connection = self.session
         with metrics.postgres_call(query), translated(), answering(connection, ANSWER_SECONDS):
             return await connection.execute(QUERIES[query], parameters)
 
     @property
-    def _connected(self) -> Connection:
+    def session(self) -> Connection:
+        """The session that holds the lock: what is written on it, nobody writes who has lost the lock."""
         if self._connection is None:
             message = "a Feed is used inside its context"
             raise RuntimeError(message)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from service import failpoints
 from service.errors import NotFound, Unavailable
-from service.model import Board, Census, Page, Row, Standing, User
+from service.model import Board, Census, Day, Page, Row, Standing, User
 from service.order import ranked
 from service.store import idempotency, writing
 from service.store.postgres import QUERIES, borrowed
@@ -123,6 +123,20 @@ class Ledger:
         `prefix` must be lower-case and of the username alphabet: the range is cut with a byte above it.
         """
         return [User(*row) for row in await self._read("search", prefix=prefix, last=prefix + "~", limit=limit)]
+
+    async def past(self, asked: Sequence[tuple[UserId, int]]) -> list[list[Day] | NotFound]:
+        """
+        Return each user's days of so many up to today (UTC), oldest first, and the last one before them if there is.
+
+        Only days with a row. O(log n + days) for each.
+        """
+        ids, days = [item[0] for item in asked], [item[1] for item in asked]
+        found: dict[int, list[Day]] = {}
+        for number, *row in await self._read("past", ids=ids, days=days):
+            past = found.setdefault(number, [])
+            if row[0] is not None:
+                past.append(Day(*row))
+        return [found.get(number, NotFound()) for number in range(1, len(asked) + 1)]
 
     async def standings(self, ids: Sequence[UserId]) -> dict[UserId, tuple[User, Standing]]:
         """Return the users that exist with their exact standings. O(rank) for few users, O(n) for many."""

@@ -117,6 +117,21 @@ SELECT id, username, rating, version, created_at, updated_at
 FROM users WHERE lower(username) >= %(prefix)s AND lower(username) < %(last)s
 ORDER BY lower(username) LIMIT %(limit)s;
 
+-- name: past
+-- Users' histories, each oldest first: the rows of so many days up to today, and the last one before them. One row
+-- without a day for a user who has none, no row for whoever is not there.
+SELECT asked.number, past.day, past.rating, past.rank, past.position
+FROM unnest(%(ids)s::text[], %(days)s::int[]) WITH ORDINALITY AS asked (id, days, number)
+JOIN users u ON u.id = asked.id
+LEFT JOIN LATERAL (
+    (SELECT day, rating, rank, position FROM rating_history
+     WHERE user_id = u.id AND day > current_date - asked.days)
+    UNION ALL
+    (SELECT day, rating, rank, position FROM rating_history
+     WHERE user_id = u.id AND day <= current_date - asked.days ORDER BY day DESC LIMIT 1)
+) AS past ON true
+ORDER BY asked.number, past.day;
+
 -- name: standings
 -- Users with their rank and position, counted: exact, and as slow as the number of users above them.
 SELECT u.id, u.username, u.rating, u.version, u.created_at, u.updated_at,

@@ -1,0 +1,160 @@
+"""
+The history of ratings as the reconciliation job writes it: looked at in one instant, written in small transactions.
+
+Looking is one read-only transaction whose result the server keeps in a file (a cursor WITH HOLD), so neither the
+instant nor the memory is held while the rows are written. All of it runs on the session that has the lock of the
+reconciliation: whoever loses that can write no more.
+"""
+
+from __future__ import annotations
+
+from asyncio import sleep
+from contextlib import asynccontextmanager, suppress
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from psycopg.errors import LockNotAvailable
+
+from service import failpoints, metrics
+from service.errors import Unavailable
+from service.model import UserId
+from service.store.postgres import ANSWER_SECONDS, answering, load_queries, translated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from psycopg import AsyncServerCursor
+    from psycopg.rows import TupleRow
+
+    from service.store.feed import Feed
+
+BATCH_ROWS = 1000
+"""Rows of one transaction: what a deletion may have to wait for, some 30 ms."""
+_LOOK_SECONDS = 600.0
+_TRIES = 20
+_PAUSE_SECONDS = 0.1
+_SQL = load_queries(Path(__file__).with_suffix(".sql"))
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """When a snapshot was taken, and how long it took until all of it was written."""
+
+    at: datetime
+    seconds: float
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A user at the instant of a snapshot; not `due`: their rating is what it was, and they have no row of that day."""
+
+    id: UserId
+    created_at: datetime
+    rating: int
+    rank: int
+    position: int
+    due: bool
+
+
+class Snapshot:
+    """The users of one instant whose rows of a day are to be written; `instant` is Postgres' text of it."""
+
+    def __init__(self, instant: str, batches: AsyncIterator[list[Seen]]) -> None:
+        self.instant = instant
+        self.batches = batches
+
+
+class RatingHistory:
+    """The history of one database, over a session that has the lock of the reconciliation."""
+
+    def __init__(self, feed: Feed, *, batch_rows: int = BATCH_ROWS) -> None:
+        self._session = feed.session
+        self.batch_rows = batch_rows
+
+    async def now(self) -> tuple[datetime, Taken | None]:
+        """Return Postgres' time, and the last snapshot that was written to its end."""
+        ((now, taken_at, seconds),) = await self._read("now")
+        return now, None if taken_at is None else Taken(taken_at, seconds)
+
+    async def before(self, day: date) -> tuple[str, str] | None:
+        """Return the last complete snapshot of an earlier day, and the source of the database that it is of."""
+        rows = await self._read("before", day=day)
+        return rows[0] if rows else None
+
+    @asynccontextmanager
+    async def look(self, day: date, *, since: str | None) -> AsyncIterator[Snapshot]:
+        """
+        Look at the users who were changed since that snapshot, or at all of them; ranked among all. O(n log n).
+
+        Locks nothing, and has ended when the block begins; its batches may be taken at leisure.
+        """
+        connection = self._session
+        with translated():
+            async with connection.cursor(name="due", withhold=True) as cursor:
+                with metrics.postgres_call("history_look"), answering(connection, _LOOK_SECONDS):
+                    async with connection.transaction():
+                        await connection.execute(_SQL["look"], prepare=False)
+                        ((instant,),) = await (await connection.execute(_SQL["instant"])).fetchall()
+                        await cursor.execute(_SQL["due"], {"day": day, "since": since})
+                yield Snapshot(instant, self._batches(cursor))
+
+    async def _batches(self, cursor: AsyncServerCursor[TupleRow]) -> AsyncIterator[list[Seen]]:
+        while True:
+            with answering(self._session, ANSWER_SECONDS):
+                rows = await cursor.fetchmany(self.batch_rows)
+            if not rows:
+                return
+            yield [Seen(*row) for row in rows]
+
+    async def write(self, day: date, seen: Sequence[Seen]) -> int:
+        """
+        Write the rows of those who are due and remove those of the others; returns how many rows were changed.
+
+        One transaction. Raises `Unavailable` when a deletion that is under way takes longer than some seconds.
+        """
+        await failpoints.reach("history_before_write")
+        due = [user for user in seen if user.due]
+        parameters = {
+            "day": day,
+            "ids": [user.id for user in due],
+            "born": [user.created_at for user in due],
+            "ratings": [user.rating for user in due],
+            "ranks": [user.rank for user in due],
+            "positions": [user.position for user in due],
+            "undue": [user.id for user in seen if not user.due],
+        }
+        with metrics.postgres_call("history_write"), translated():
+            for _ in range(_TRIES):
+                with suppress(LockNotAvailable), answering(self._session, ANSWER_SECONDS):
+                    return await self._write(parameters)
+                await sleep(_PAUSE_SECONDS)
+        message = "a deletion of users goes on and on"
+        raise Unavailable(message)
+
+    async def _write(self, parameters: Mapping[str, object]) -> int:
+        connection = self._session
+        async with connection.transaction():
+            await connection.execute(_SQL["shut_out"], prepare=False)
+            written = await connection.execute(_SQL["write"], parameters)
+            withdrawn = await connection.execute(_SQL["withdraw"], parameters)
+        return written.rowcount + withdrawn.rowcount
+
+    async def close(self, day: date, taken: Taken, *, instant: str, source: str) -> None:
+        """Note that all rows of the day are written, and are of that snapshot."""
+        await self._execute("close", day=day, taken_at=taken.at, seconds=taken.seconds, snapshot=instant, source=source)
+
+    async def purge(self, before: date) -> int:
+        """Remove a batch of the rows of days before that one; returns how many, fewer than a batch at the end."""
+        return await self._execute("purge", day=before, limit=self.batch_rows)
+
+    async def purge_snapshots(self, before: date) -> None:
+        """Forget the snapshots of days before that one."""
+        await self._execute("purge_snapshots", day=before)
+
+    async def _read(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
+        with metrics.postgres_call(f"history_{query}"), translated(), answering(self._session, ANSWER_SECONDS):
+            return await (await self._session.execute(_SQL[query], parameters)).fetchall()
+
+    async def _execute(self, query: str, **parameters: object) -> int:
+        with metrics.postgres_call(f"history_{query}"), translated(), answering(self._session, ANSWER_SECONDS):
+            return (await self._session.execute(_SQL[query], parameters)).rowcount
