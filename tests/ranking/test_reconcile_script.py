@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from tests.ranking.reconciling import BOARD, NOTE, STATE, USERS, Session, bypass
 PROGRAM = Path(__file__).parents[2] / "scripts" / "reconcile.py"
 FIELDS = (
     "run_id mode dry_run epoch src checked missing stale ahead orphan corrupt ghost miscount repaired raced next_id"
-    " lag_ms remaining duration_ms error exit"
+    " lag_ms remaining history_day history_rows history_purged duration_ms error exit"
 )
 
 
@@ -87,11 +88,11 @@ def test_drift_decides_the_exit_code(settings: Settings, board: redis.Redis) -> 
     told = run(settings)
     assert (0, b"1 corrupt (1 repaired, 0 overtaken, 0 left), size off by 1") == (
         told.returncode,
-        told.stdout.partition(b", ")[2].rpartition(b", ")[0],
+        told.stdout.partition(b", ")[2].partition(b", history")[0],
     )
     board.hdel(USERS, "user1")
     assert 3 == report(run(settings, "--json", "--fail-on-drift"))["exit"]
-    assert (0, b"50 users, no drift") == ((done := run(settings)).returncode, done.stdout.rpartition(b", ")[0])
+    assert (0, b"50 users, no drift") == ((done := run(settings)).returncode, done.stdout.partition(b", history")[0])
     asyncio.run(assert_mirror_equals_ledger(settings))
 
 
@@ -258,7 +259,42 @@ def test_a_terminal_shows_a_bar(settings: Settings) -> None:
 
     assert "━" in shown
     assert "s left" in shown
-    assert run(settings).stderr.startswith(b"Compared: 150 of 150")
+    assert re.fullmatch(rb"History: 0 rows\nCompared: 150 of 150[^\n]*\n", run(settings).stderr)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_it_tells_of_the_history_that_it_wrote(settings: Settings, ledger: Session) -> None:
+    """A dry run, and one that finds another at work, write none; nor does a comparison that fails keep it from that."""
+    rows = "SELECT count(*), min(day)::text, max(day)::text FROM rating_history"
+    dry = report(run(settings, "--json", "--dry-run"))
+    assert (None, 0) == (dry["history_day"], dry["history_rows"])
+    ledger.execute("SELECT pg_advisory_lock(%s)", (RECONCILE_LOCK,))
+    assert 4 == run(settings).returncode
+    ledger.execute("SELECT pg_advisory_unlock_all()")
+    assert 0 == ledger.execute(rows).fetchall()[0][0]
+
+    away = msgspec.structs.replace(settings, redis_url="redis://127.0.0.1:1")
+    first = report(run(away, "--json"))
+    assert (5, 50) == (first["exit"], first["history_rows"])
+    assert [(50, first["history_day"], first["history_day"])] == ledger.execute(rows).fetchall()
+    ledger.execute("UPDATE users SET rating = 5000 WHERE id = 'user7'")
+    assert re.search(rb", history of [0-9]{4}-[0-9]{2}-[0-9]{2}: [0-9]+ rows, [0-9.]+ s\n$", run(settings).stdout)
+    assert [(5000, 1)] == ledger.execute(
+        "SELECT rating, rank FROM rating_history WHERE user_id = 'user7' ORDER BY day DESC LIMIT 1"
+    ).fetchall()
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_history_that_cannot_be_written_is_no_reason_not_to_compare(
+    settings: Settings, ledger: Session, board: redis.Redis
+) -> None:
+    """The board is repaired, and the exit code tells of the rest."""
+    board.zrem(BOARD, place(1))
+    ledger.execute("ALTER TABLE rating_history RENAME TO hidden")
+    done = report(run(settings, "--json"))
+
+    assert (1, 50, 1) == (done["exit"], done["checked"], done["repaired"])
+    asyncio.run(assert_mirror_equals_ledger(settings))
 
 
 def test_the_script_finds_its_environment(tmp_path: Path) -> None:
