@@ -16,8 +16,9 @@ from service.ranking.rating_history import record
 from service.store.feed import Feed
 from service.store.rating_history import RatingHistory
 
-from .own_postgres import own_postgres
-from .own_redis import own_redis
+from tests.servers.own_postgres import own_postgres
+from tests.servers.own_redis import own_redis
+
 from .serving import ROOT, Service, serving, wait_until
 from .shapes import assert_problem, fresh_name
 
@@ -44,11 +45,12 @@ def written(service: Service, user_id: str, *items: Item) -> None:
             )
 
 
-def items(service: Service, target: str) -> object:
+def items(service: Service, target: str) -> list[Item]:
     """The days that an answer shows."""
     answer = service.get(target)
     assert 200 == answer.status_code, answer.text
-    return answer.json()["items"]
+    found: list[Item] = answer.json()["items"]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +122,7 @@ def test_a_deleted_user_has_no_past(service: Service) -> None:
     assert_problem(service.get(f"/users/{name}/history"), "not-found")
     service.created(name, id=name)
     assert [] == items(service, f"/users/{name}/history")
-    assert 1 == len(items(service, f"/users/{name}-other/history"))  # type: ignore[arg-type]  # a list
+    assert 1 == len(items(service, f"/users/{name}-other/history"))
 
 
 def test_it_shows_what_the_job_wrote(database_url: str) -> None:
@@ -145,7 +147,7 @@ async def _recorded(database_url: str) -> None:
         await record(RatingHistory(feed), Report(), source="x", now=now.replace(hour=12))
 
 
-async def _all_at_once(running: Service, ids: list[str]) -> dict[str, object]:
+async def _all_at_once(running: Service, ids: list[str]) -> dict[str, list[Item]]:
     answers = await asyncio.gather(*(asyncio.to_thread(items, running, f"/users/{name}/history") for name in ids))
     return dict(zip(ids, answers, strict=True))
 
@@ -155,9 +157,9 @@ def test_the_script_writes_it_without_redis_too(database_url: str) -> None:
     with own_redis() as server, serving(database_url, server.url) as running:
         running.created("alone", id="alone", rating=1234)
         environment = {**os.environ, "DATABASE_URL": database_url, "REDIS_URL": server.url}
-        command = [sys.executable, ROOT / "scripts" / "reconcile.py", "--json"]
+        command = [sys.executable, str(ROOT / "scripts" / "reconcile.py"), "--json"]
         done = subprocess.run(command, capture_output=True, env=environment, check=False)
-        (shown,) = items(running, "/users/alone/history")  # type: ignore[misc]  # a list
+        (shown,) = items(running, "/users/alone/history")
 
         assert 5 == done.returncode, done.stderr
         assert (1234, 1, 1) == (shown["rating"], shown["rank"], shown["position"])
@@ -165,9 +167,11 @@ def test_the_script_writes_it_without_redis_too(database_url: str) -> None:
 
 def test_without_postgres_it_is_unavailable() -> None:
     """And back with it."""
-    with own_redis() as mirror, own_postgres() as server, serving(server.url, mirror.url) as running:
-        running.created("ada", id="ada")
-        server.stop_immediately()
-        assert_problem(running.get("/users/ada/history"), "unavailable")
+    with own_redis() as mirror, own_postgres() as server:
         server.start()
-        wait_until(lambda: running.get("/users/ada/history").status_code == 200)
+        with serving(server.url, mirror.url) as running:
+            wait_until(lambda: running.post({"username": "ada", "id": "ada"}).status_code in (201, 409))
+            server.kill()
+            assert_problem(running.get("/users/ada/history"), "unavailable")
+            server.start()
+            wait_until(lambda: running.get("/users/ada/history").status_code == 200)

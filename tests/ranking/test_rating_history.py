@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -32,14 +31,6 @@ NAMES = ["Ab-c", "ab.d", "Ab_", "abz", "AB0", "zz-"]
 
 Row = tuple[int, int, int]
 Past = dict[tuple[str, date], Row]
-
-
-@pytest.fixture
-def ledger(database_url: str) -> Iterator[Session]:
-    """A session of somebody who writes SQL by hand."""
-    with psycopg.connect(database_url, autocommit=True) as session:
-        session.execute("SET timezone = 'UTC'")
-        yield session
 
 
 async def run(url: str, now: datetime, *, source: str = "a", batch_rows: int = 2) -> Report:
@@ -89,7 +80,6 @@ class Model:
             else:
                 rank = 1 + sum(other > rating for _, other in self.users.values())
                 self.past[user, day] = (rating, rank, position)
-        self.past = {key: row for key, row in self.past.items() if key[1] >= day - timedelta(days=HISTORY_DAYS)}
         self.last = now
 
     def remove(self, user: str) -> None:
@@ -104,7 +94,7 @@ changes = st.tuples(
     st.sampled_from([1000, 1001, 1002]),
     st.sampled_from(NAMES),
 )
-pauses = st.sampled_from([timedelta(hours=h) for h in (0.2, 0.5, 2, 11, 13, 24, 25, 70)] + [timedelta(days=401)])
+pauses = st.sampled_from([timedelta(hours=h) for h in (0.2, 0.5, 2, 11, 13, 24, 25, 70)])
 steps = st.lists(
     st.tuples(pauses, st.lists(changes, max_size=6), st.sampled_from(["run", "run", "killed", "twice", "foreign"])),
     min_size=2,
@@ -140,7 +130,8 @@ def test_it_is_what_the_model_says(database_url: str, ledger: Session, steps: li
 
 
 def _last(ledger: Session) -> datetime | None:
-    return ledger.execute("SELECT max(taken_at) FROM rating_snapshots").fetchall()[0][0]
+    ((last,),) = ledger.execute("SELECT max(taken_at) FROM rating_snapshots").fetchall()
+    return last if isinstance(last, datetime) else None
 
 
 async def _runs(url: str, now: datetime, source: str, times: int) -> None:
