@@ -15,7 +15,6 @@ from service.ranking.drift import Report
 from service.ranking.rating_history import record
 from service.store.feed import Feed
 from service.store.rating_history import RatingHistory
-
 from tests.servers.own_postgres import own_postgres
 from tests.servers.own_redis import own_redis
 
