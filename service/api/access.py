@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from service.api.asgi import ASGIApp, Headers, Receive, Scope, Send
 
 _PREFLIGHT_SECONDS = 600
-_ALLOWED_HEADERS = b"authorization, content-type, if-match, if-none-match, x-consistency-token, x-request-id"
+_ALLOWED_HEADERS = (
+    b"authorization, cache-control, content-type, idempotency-key, if-match, if-none-match, last-event-id,"
+    b" x-consistency-token, x-request-id"
+)
 _EXPOSED_HEADERS = (
     b"etag, idempotent-replayed, location, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset,"
     b" x-consistency-token, x-data-stale, x-mirror-lag-ms, x-mirror-write, x-rank-as-of, x-rank-source, x-request-id"
@@ -66,7 +69,7 @@ class Cors:
             told.append((b"access-control-allow-origin", origin))
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in asked:
                 told += [
-                    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT"),
+                    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
                     (b"access-control-allow-headers", _ALLOWED_HEADERS),
                     (b"access-control-max-age", str(_PREFLIGHT_SECONDS).encode()),
                 ]

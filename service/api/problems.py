@@ -62,10 +62,10 @@ _DETAIL = {
     413: "The request body is larger than this address accepts.",
 }
 _HEADERS: dict[int, Headers] = {
-    401: [(b"WWW-Authenticate", b"Bearer")],
+    401: [(b"www-authenticate", b"Bearer")],
     # The rest of the body would still be on its way.
-    408: [(b"Connection", b"close")],
-    503: [(b"Retry-After", str(RETRY_AFTER_SECONDS).encode())],
+    408: [(b"connection", b"close")],
+    503: [(b"retry-after", str(RETRY_AFTER_SECONDS).encode())],
 }
 _INTERNAL = (500, "internal", "Internal error")
 

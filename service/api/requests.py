@@ -125,7 +125,7 @@ _DEFAULTS = {
 
 
 def _missing(headers: Headers) -> Headers:
-    given = {name.lower() for name, _ in headers}
+    given = {name for name, _ in headers}
     return [header for header in _DEFAULTS.items() if header[0] not in given]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from service import metrics
@@ -63,6 +64,8 @@ class Coalescer(Generic[I, R]):
         key: What makes two items the same; by default the item itself.
         max_batch: Items in a batch.
         max_in_flight: Batches under way.
+        beside: Seconds that a batch is let go alone, unless the next is full: larger batches are cheaper, and one that
+            is held up must not hold up all others.
         max_waiting: Items that may gather; beyond it a call raises `Overloaded`.
         patience: Seconds after which a call that still waits for its batch raises `Overloaded`.
         name: What the sizes of its batches are counted by.
@@ -77,6 +80,7 @@ class Coalescer(Generic[I, R]):
         key: Callable[[I], Hashable] = lambda item: item,
         max_batch: int = 128,
         max_in_flight: int = 2,
+        beside: float = 0.0,
         max_waiting: int = 10_000,
         patience: float = 2.0,
         name: str = "other",
@@ -85,7 +89,10 @@ class Coalescer(Generic[I, R]):
         self._shared = shared
         self._key = key
         self._max_batch = max_batch
-        self._free = max_in_flight
+        self._free = self._most = max_in_flight
+        self._beside = beside
+        self._alone_until = -math.inf
+        self._next: asyncio.TimerHandle | None = None
         self._max_waiting = max_waiting
         self._patience = patience
         self._sizes = metrics.BATCH_SIZE.labels(name)
@@ -143,8 +150,10 @@ class Coalescer(Generic[I, R]):
 
     def _send(self) -> None:
         self._scheduled = False
-        while self._free > 0 and (batch := self._take()):
+        while self._free > 0 and not self._must_wait() and (batch := self._take()):
             self._free -= 1
+            if self._beside:
+                self._alone_until = asyncio.get_running_loop().time() + self._beside
             self._sizes.observe(len(batch))
             if not self._shared:
                 self._busy.update(call.key for call in batch)
@@ -153,6 +162,20 @@ class Coalescer(Generic[I, R]):
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
         self._watch()
+
+    def _must_wait(self) -> bool:
+        if self._free == self._most or len(self._waiting) >= self._max_batch:
+            return False
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._alone_until:
+            return False
+        if self._next is None and self._waiting:
+            self._next = loop.call_at(self._alone_until, self._go_on)
+        return True
+
+    def _go_on(self) -> None:
+        self._next = None
+        self._wake()
 
     def _take(self) -> list[_Call[I, R]]:
         now = asyncio.get_running_loop().time()

@@ -30,6 +30,8 @@ WRITE_ROWS = 100
 """Writes in one transaction, and in the put that follows it."""
 WRITE_SECONDS = 5.0
 """How long a write is waited for. Its outcome is unknown then: it may still be committed."""
+BESIDE_SECONDS = 0.05
+"""How long a batch of ratings goes alone: longer than a commit takes, and shorter than anybody waits for a lock."""
 ALONE = 2
 """Writes with a transaction of their own under way; the other connections are the batches'."""
 
@@ -78,8 +80,8 @@ class Writes:
             shared=False,
             key=lambda rating: rating.id,
             max_batch=WRITE_ROWS,
+            beside=BESIDE_SECONDS,
             name="ratings",
-            max_in_flight=1,
         )
         self._removed = Coalescer(
             self._remove,

@@ -136,7 +136,8 @@ def test_a_preflight_of_a_known_origin_is_answered(service: Service) -> None:
 
     assert 204 == answer.status_code
     assert ORIGIN == answer.headers["access-control-allow-origin"]
-    assert "PUT" in answer.headers["access-control-allow-methods"]
+    assert {"GET", "PUT", "PATCH", "DELETE"} <= set(answer.headers["access-control-allow-methods"].split(", "))
+    assert "idempotency-key" in answer.headers["access-control-allow-headers"]
     assert {"authorization", "if-match", "content-type"} <= set(
         answer.headers["access-control-allow-headers"].split(", ")
     )

@@ -131,7 +131,7 @@ CASES = {
     ),
     "peek": Case(lua.PEEK, BOARD_USERS_STATE, lambda _, rows: ("epoch", *(row.id for row in rows)), 2, 2),
     "resync": Case(lua.RESYNC, BOARD_STATE, lambda *_: ("epoch", 0), 3),
-    "store_object": Case(lua.STORE_OBJECT, ["user:a"], lambda *_: (1, "0123abcd", "{}", 1000), 2),
+    "store_objects": Case(lua.STORE_OBJECTS, ["user:a"], lambda *_: ("0123abcd", 1, "{}", 1000), 2),
     "take": Case(lua.TAKE, ["bucket:a"], lambda *_: (10, 20, 1, 0), 3),
 }  # fmt: skip
 

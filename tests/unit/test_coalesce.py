@@ -516,3 +516,44 @@ async def test_whatever_the_timing_the_promises_hold(
         assert len(calls) == len(done)
         for key in "abc":
             assert sorted(item for item in done if item[0] == key) == [item for item in done if item[0] == key]
+
+
+async def test_a_batch_goes_alone_unless_it_is_held_up() -> None:
+    """What comes meanwhile gathers in one batch; when the first takes too long, it goes out beside it."""
+    batches: list[list[int]] = []
+    held: asyncio.Event = asyncio.Event()
+
+    async def run(items: Sequence[int]) -> Sequence[int]:
+        batches.append(list(items))
+        if 0 in items:
+            await held.wait()
+        return items
+
+    gather = Coalescer(run, shared=False, max_batch=3, beside=0.05)
+    first = asyncio.create_task(gather(0))
+    await asyncio.sleep(0)
+    begun = asyncio.get_running_loop().time()
+    assert [1, 2] == list(await asyncio.gather(gather(1), gather(2)))
+
+    assert [[0], [1, 2]] == batches
+    assert asyncio.get_running_loop().time() - begun >= 0.04
+    held.set()
+    assert 0 == await first
+
+
+async def test_a_full_batch_waits_for_none() -> None:
+    """There is nothing to be gained by waiting."""
+    held: asyncio.Event = asyncio.Event()
+
+    async def run(items: Sequence[int]) -> Sequence[int]:
+        if 0 in items:
+            await held.wait()
+        return items
+
+    gather = Coalescer(run, shared=False, max_batch=2, beside=600)
+    first = asyncio.create_task(gather(0))
+    await asyncio.sleep(0)
+    assert [1, 2] == list(await asyncio.gather(gather(1), gather(2)))
+    held.set()
+    assert 0 == await first
+    assert 3 == await gather(3)
