@@ -34,6 +34,7 @@ from service.ranking.guarded import GuardedMirror, Lookup
 from service.ranking.standings import Standings
 from service.ranking.writing import Writes
 from service.store.history import ANY_SOURCE
+from service.store.mirror import RANK_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from service.store.ledger import Ledger
     from service.store.mirror import Mirror, State
 
-RANK_IDS = 256
-"""Users in one batch of look-ups: one script call under 2 ms."""
 PAGE_WINDOWS = 16
 """Pages in one batch: each is a script call of its own in the pipeline."""
 HISTORIES = 16

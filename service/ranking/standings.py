@@ -14,7 +14,7 @@ from service.model import Around, Buckets
 from service.ranking.answers import ANY, Answer, Demand, Ranked
 from service.ranking.coalesce import Coalescer
 from service.ranking.guarded import Listing, Lookup
-from service.store.mirror import MAX_BUCKETS
+from service.store.mirror import MAX_BUCKETS, RANK_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from service.ranking.fallback import Fallback
     from service.ranking.guarded import GuardedMirror
 
-RANKED_IDS = 256
-"""Users in one batch of ranks: one script call under 2 ms."""
 WINDOWS = 16
 """Neighbourhoods and histograms in one batch: each is a script call of its own in the pipeline."""
 LISTS = 1
@@ -53,7 +51,7 @@ class Standings:
         self._fallback = fallback
         self._stored = stored
         self._served = served
-        self._ranked = Coalescer(mirror.ranks, shared=True, max_batch=RANKED_IDS, name="ranks")
+        self._ranked = Coalescer(mirror.ranks, shared=True, max_batch=RANK_IDS, name="ranks")
         self._listed = Coalescer(mirror.rosters, shared=True, max_batch=LISTS, name="lists")
         self._around = Coalescer(mirror.neighbors, shared=True, max_batch=WINDOWS, name="neighbors")
         self._counted = Coalescer(mirror.histograms, shared=True, max_batch=WINDOWS, name="rating_counts")

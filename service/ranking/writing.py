@@ -227,15 +227,12 @@ class Writes:
         if len(committed) <= WRITE_ROWS:
             return placed
         # Several script calls: the ranks of the first were counted before the last had come.
-        for first in range(0, len(committed), WRITE_ROWS):
-            few = slice(first, first + WRITE_ROWS)
-            placed[few] = await self._ranked(committed[few], placed[few])
-        return placed
+        return await self._ranked(committed, placed)
 
     async def _ranked(self, committed: Sequence[Rated | Removed], placed: Sequence[Placed]) -> list[Placed]:
         rated = [item for item in committed if isinstance(item, Rated)]
         try:
-            sightings = await self._guarded.users([Lookup(item.user.id) for item in rated])
+            sightings = await self._guarded.ranks([Lookup(item.user.id) for item in rated])
         except LadderError:
             return [Placed("pending") for _ in placed]
         found: list[Placed] = []

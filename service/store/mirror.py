@@ -47,6 +47,8 @@ BoardRow = tuple[UserId, Version, int | str, str]
 
 MAX_BUCKETS = 500
 """Buckets of one histogram: a millisecond."""
+RANK_IDS = 256
+"""Users in one call that ranks them: under 2 ms."""
 PUT_ROWS = 100
 """Rows of one put or apply: few enough to keep every script under 2 ms."""
 
@@ -102,9 +104,13 @@ class Mirror:
         self._keys = keys
 
     async def standings(self, ids: Sequence[UserId], *, source: str) -> tuple[Board, dict[UserId, Standing]]:
-        """Return the standings of those who are on the board. O(ids * log n)."""
-        (reply,) = await lua.pipeline(self._client, [(lua.RANK, *self._all_keys, source, *ids)])
-        return _board(reply), dict(_standings(ids, reply))
+        """Return the standings of those who are on the board; `RANK_IDS` at one instant. O(ids * log n)."""
+        chunks = list(_chunks(ids, RANK_IDS))
+        replies = await lua.pipeline(self._client, [(lua.RANK, *self._all_keys, source, *chunk) for chunk in chunks])
+        held = (_standings(chunk, reply) for chunk, reply in zip(chunks, replies, strict=True))
+        # Each of them says whether it may be believed.
+        boards = [_board(reply) for reply in replies]
+        return boards[0], dict(chain.from_iterable(held))
 
     async def users(
         self, ids: Sequence[UserId], *, source: str

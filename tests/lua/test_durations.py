@@ -10,11 +10,9 @@ from redis.exceptions import ResponseError
 
 from service.model import UserId
 from service.order import encode, member
-from service.ranking.ladder import RANK_IDS
-from service.ranking.standings import RANKED_IDS
 from service.store import lua
 from service.store.inspection import FIX_ROWS, GHOST_MEMBERS, PEEK_IDS
-from service.store.mirror import MAX_BUCKETS, PUT_ROWS
+from service.store.mirror import MAX_BUCKETS, PUT_ROWS, RANK_IDS
 
 from .calls import BOARD_STATE_USERS, BOARD_USERS_STATE, SOURCE, Row, Scripts
 
@@ -118,7 +116,7 @@ CASES: dict[str, tuple[Script, Callable[[list[Row], int], tuple[Any, ...]]]] = {
     ),
     "rank": (lua.RANK, lambda rows, call: (SOURCE, *(row.id for row in rows[call::70][:RANK_IDS]))),
     # A list of a thousand, which must be of one instant, takes four times as long: decision 10.
-    "rows_of": (lua.ROWS_OF, lambda rows, call: (SOURCE, *(row.id for row in rows[call::70][:RANKED_IDS]))),
+    "rows_of": (lua.ROWS_OF, lambda rows, call: (SOURCE, *(row.id for row in rows[call::70][:RANK_IDS]))),
     "neighbors": (lua.NEIGHBORS, lambda rows, call: (SOURCE, rows[call * 1300].id, 100)),
     "histogram": (lua.HISTOGRAM, lambda _, call: (SOURCE, 100, 5000, -(-4901 // MAX_BUCKETS) + call)),
     "slice_at": (lua.SLICE_AT, lambda _, call: (SOURCE, SLICE_ROWS, call * 1200)),

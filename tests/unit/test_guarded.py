@@ -45,6 +45,10 @@ class Silence:
         """Wait for ever."""
         await self.put([], source="")
 
+    async def past(self, _: object) -> None:
+        """Wait for ever."""
+        await self.put([], source="")
+
 
 class Lagging(Silence):
     """A mirror that takes writes or fails, and lags as the test says, by a clock that it turns."""
