@@ -37,7 +37,7 @@ import _stores
 import msgspec
 
 from service.embedded import EmbeddedError
-from service.errors import LadderError, OutcomeUnknown, Unavailable
+from service.errors import LadderError, OutcomeUnknown, Unavailable, explain
 from service.logs import configure
 from service.progress import progress
 from service.ranking.bulk import CHUNK_LINES, Line, take
@@ -111,9 +111,9 @@ def main() -> int:
     except (Unusable, BadList, SettingsError) as error:
         code, result.error = _WRONG, str(error)
     except (Unavailable, OutcomeUnknown, EmbeddedError) as error:
-        code, result.error = _AWAY, str(error)
+        code, result.error = _AWAY, explain(error)
     except (LadderError, OSError) as error:
-        result.error = str(error)
+        result.error = explain(error)
     result.seconds = round(time.monotonic() - began, 2)
     _report(result, as_json=options.json)
     return code

@@ -17,7 +17,7 @@ import argparse
 import os
 import sys
 
-from service.errors import LadderError, Unavailable
+from service.errors import LadderError, Unavailable, explain
 from service.store.migrate import migrate
 
 
@@ -32,10 +32,10 @@ def main(arguments: list[str]) -> int:
     try:
         applied = migrate(url)
     except Unavailable as error:
-        print(f"Postgres cannot be reached: {str(error).rstrip('.')}.", file=sys.stderr)
+        print(f"{explain(error).rstrip('.')}.", file=sys.stderr)
         return 5
     except LadderError as error:
-        print(f"The schema could not be brought up to date: {str(error).rstrip('.')}.", file=sys.stderr)
+        print(f"The schema could not be brought up to date: {explain(error).rstrip('.')}.", file=sys.stderr)
         return 1
     print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
     return 0

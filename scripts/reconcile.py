@@ -31,7 +31,7 @@ import msgspec
 
 from service import failpoints
 from service.embedded import EmbeddedError
-from service.errors import LadderError, StoreBug, Unavailable
+from service.errors import LadderError, StoreBug, Unavailable, explain
 from service.logs import configure
 from service.progress import Pace, progress
 from service.ranking.drift import DRIFTS, Outcome, Report
@@ -105,7 +105,7 @@ _EXPECTED = (KeyboardInterrupt, SettingsError, LockBusy, Refused, NotSafe, Embed
 
 def _blame(error: BaseException, report: Report, options: argparse.Namespace) -> None:
     """Say in the report what ended the run."""
-    report.error = str(error)
+    report.error = explain(error)
     match error:
         case KeyboardInterrupt():
             report.exit, report.error = _INTERRUPTED, "Interrupted"
@@ -231,7 +231,10 @@ async def _incremental(options: argparse.Namespace, report: Report, database_url
         state = await mirror.state()
         # A running service does the same: after a failover or a restore nobody needs to be asked.
         if state is not None and not succeeds(report.src, state.source) and not options.force:
-            message = f"the board mirrors another database ({state.source}) than this one ({report.src})"
+            message = (
+                f"the board mirrors another database ({state.source}) than DATABASE_URL names ({report.src}): correct"
+                " that, or, if this is the right one, add --force"
+            )
             raise NotSafe(message)
         if not options.dry_run:
             await _catch_up(Tailer(database_url, mirror))

@@ -20,7 +20,7 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from service import drain, failpoints, worker_slots
-from service.errors import LadderError, Unavailable
+from service.errors import LadderError, Unavailable, explain
 from service.listening import refusal
 from service.logs import configure
 from service.monitoring import reporter
@@ -120,9 +120,9 @@ def _serve(settings: Settings) -> int:
         try:
             migrate(settings.database_url)
         except Unavailable as error:
-            structlog.get_logger(__name__).warning("migrate.waiting", reason=str(error))
+            structlog.get_logger(__name__).warning("migrate.waiting", reason=explain(error))
         except LadderError as error:
-            print(f"The schema could not be brought up to date: {str(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201
+            print(f"The schema could not be brought up to date: {explain(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201
             return 1
     # Python 3.14 would start workers from a server of its own; what is said below holds for those that are forked.
     if sys.platform == "linux":

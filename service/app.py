@@ -32,7 +32,7 @@ from service.api.options import options
 from service.api.problems import HANDLERS
 from service.api.rate_limit import RateLimit
 from service.api.requests import Requests
-from service.errors import SchemaMismatch
+from service.errors import SchemaMismatch, explain
 from service.limiter import Limiter
 from service.ranking.ladder import Ladder
 from service.ranking.sampling import Sampler
@@ -139,10 +139,10 @@ async def _prepare(settings: Settings, ladder: Ladder) -> None:
             await ladder.warm()
         except SchemaMismatch as error:
             # `python -m service` refuses to start then; here Postgres came up only later.
-            _log.error("start.refused", reason=str(error))
+            _log.error("start.refused", reason=explain(error))
             return
         except Exception as error:  # noqa: BLE001  whatever it is, the service goes on and it is tried again
-            _log.warning("start.waiting", reason=str(error))
+            _log.warning("start.waiting", reason=explain(error))
             await asyncio.sleep(_PREPARE_AGAIN_SECONDS)
         else:
             return

@@ -105,3 +105,17 @@ class SchemaMismatch(LadderError):
 
 class StoreBug(LadderError):
     """A store gave an answer that it never should."""
+
+
+_LONGEST_REASON = 400
+
+
+def explain(error: BaseException) -> str:
+    """
+    Return what an error says and, on the same line, what the driver below it said: which privilege, password or address.
+
+    For operators alone, in logs and on terminals: a client is told `str(error)`, which names no host and no role.
+    """
+    said = str(error)
+    below = " ".join(str(error.__cause__ or "").split())
+    return said if not below or below in said else f"{said.rstrip('.')}: {below}"[:_LONGEST_REASON]

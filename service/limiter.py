@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from service.errors import LadderError
+from service.errors import LadderError, explain
 from service.ranking.coalesce import Coalescer
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Limiter:
             grants = await self._buckets.take(asked, spare=self._spare)
         except LadderError as error:
             if not self._away:
-                _log.warning("rate_limit.local", reason=str(error))
+                _log.warning("rate_limit.local", reason=explain(error))
             self._away, self._away_until = True, self._clock() + AWAY_SECONDS
             raise
         if self._away:

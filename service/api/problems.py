@@ -24,6 +24,7 @@ from service.errors import (
     Unavailable,
     UnsupportedMediaType,
     UsernameTaken,
+    explain,
 )
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def from_ladder_error(request: Request[Any, Any, Any], error: LadderError) -> Re
     """Answer one of our own errors; one that is not in the table is a defect and becomes a 500."""
     if problem := documented(error):
         status, document, headers = problem
+        if status >= 500:
+            request.scope.get("state", {})["reason"] = explain(error)
         return _response(document, status, {name.decode(): value.decode() for name, value in headers})
     return from_defect(request, error)
 

@@ -91,6 +91,7 @@ class Requests:
                 path=path,
                 status=status,
                 ms=round(seconds * 1000, 1),
+                **({"reason": scope["state"]["reason"]} if "reason" in scope["state"] else {}),
             )
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from service import failpoints, metrics
-from service.errors import Behind, LadderError, NotReady, Unavailable
+from service.errors import Behind, LadderError, NotReady, Unavailable, explain
 from service.model import Around, Board, Buckets, Counted, Page, Placed, Roster, Standing, Token, User, UserId, Window
 from service.ranking.breaker import Breaker
 from service.ranking.deadline import within
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from service.model import Rated, Removed
+    from service.ranking.breaker import BreakerState
     from service.store.mirror import Mirror, State
 
 CALL_SECONDS = 0.5
 """One call to Redis in all, connecting included; each step of it is allowed about half (`store.redis`)."""
+BLAME_SECONDS = 60
+"""How often the log says why writes do not reach Redis, as long as the reason is the same."""
 
 _log = structlog.get_logger(__name__)
 
@@ -69,7 +72,16 @@ class GuardedMirror:
         self._source = source
         self._clock = clock
         self._failed_at = -math.inf
-        self.breaker = Breaker("Redis", changed=lambda state: _log.warning("redis.breaker", state=state))
+        self.breaker = Breaker("Redis", changed=self._turned)
+        self._told: BreakerState = "closed"
+        self._blamed, self._blamed_at = "", -math.inf
+
+    def _turned(self, state: BreakerState) -> None:
+        # Probes that fail, every ten seconds for as long as Redis is away, are no news.
+        news = state not in ("half-open", self._told)
+        if news:
+            self._told = state
+        (_log.warning if news else _log.debug)("redis.breaker", state=state)
 
     def is_doubtful(self, lag_ms: int, *, asked_at: float) -> bool:
         """
@@ -195,8 +207,7 @@ class GuardedMirror:
                     lag_ms, placed = await self._mirror.put(rated, source=source)
                 await failpoints.reach("after_put")
         except Exception as error:  # noqa: BLE001  committed is committed, whatever the mirror makes of it
-            known = isinstance(error, Unavailable) and self.breaker.state != "closed"
-            (_log.debug if known else _log.warning)("mirror.put_pending", reason=str(error), writes=len(rated))
+            self._blame(error, writes=len(rated))
             lag_ms, placed = None, [Placed("pending")] * len(rated)
         if any(place.outcome == "pending" for place in placed):
             # Whoever wrote through this process reads their write from it: from Postgres until it is mirrored.
@@ -207,3 +218,12 @@ class GuardedMirror:
             placed = [Placed("pending")] * len(rated)
         metrics.written(place.outcome for place in placed)
         return placed
+
+    def _blame(self, error: Exception, *, writes: int) -> None:
+        # A Redis that is full refuses every write for hours, and the breaker stays closed over its reads.
+        now, reason = self._clock(), explain(error)
+        known = isinstance(error, Unavailable) and self.breaker.state != "closed"
+        news = not known and (reason != self._blamed or now - self._blamed_at >= BLAME_SECONDS)
+        if news:
+            self._blamed, self._blamed_at = reason, now
+        (_log.warning if news else _log.debug)("mirror.put_pending", reason=reason, writes=writes)

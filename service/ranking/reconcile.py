@@ -163,7 +163,10 @@ class Reconcile:
             raise NotReady(message)
         self.report.epoch, self.report.src, self.report.lag_ms = state.epoch, source, state.lag_ms
         if state.source != source:
-            message = f"the board mirrors another database ({state.source}) than this one ({source})"
+            message = (
+                f"the board mirrors another database ({state.source}) than DATABASE_URL names ({source}): correct that, or,"
+                " if this is the right one, run --incremental --force"
+            )
             raise NotSafe(message)
         if not state.ready:
             message = "the board is still being loaded"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import structlog
 
 from service import failpoints, metrics
-from service.errors import LadderError, StoreBug, Unavailable
+from service.errors import LadderError, StoreBug, Unavailable, explain
 from service.ranking.load import load
 from service.store.feed import Feed
 from service.store.history import ANY_SOURCE, NO_SOURCE, History, succeeds
@@ -92,9 +92,9 @@ class Tailer:
             await asyncio.sleep(POLL_SECONDS)
 
     def _report(self, error: LadderError) -> None:
-        # Once per kind of trouble: a store that is away for an hour is not news every second.
-        if str(error) != self._reported:
-            self._reported = str(error)
+        # Once until it is over: a store that is away for an hour is not news every second.
+        if (reason := explain(error)) != self._reported:
+            self._reported = reason
             event = "mirror.withheld" if isinstance(error, Withheld) else "tail.interrupted"
             _log.warning(event, reason=self._reported)
 
@@ -109,6 +109,7 @@ class Tailer:
                     await self._examine_redis()
                 if self.leading:
                     await self.cycle(feed)
+                    self._reported = ""
                 self._withheld = False
             except Withheld as error:
                 self._withheld = True
@@ -127,12 +128,13 @@ class Tailer:
         """
         async with Feed(self._database_url) as feed:
             self.source = await feed.adopt()
-            seen = await self._mirror.state()
-            now_ms = seen.now_ms if seen else 0
+            state = await self._mirror.state()
+            now_ms = state.now_ms if state else 0
             while True:
                 # Also keeps the session from falling silent, which would end it.
                 self.leading = self.leading or await feed.try_lock()
-                if self.leading:
+                # Whoever leads leaves another database's board alone, and goes on with it as soon as it is this one's.
+                if self.leading or (state is not None and not succeeds(self.source, state.source)):
                     await self.cycle(feed, progress=progress, any_board=True)
                 state = await self._mirror.state()
                 if state is not None:
@@ -175,8 +177,10 @@ class Tailer:
         """Make sure that Redis is set as a mirror must be; raises `Withheld`. Each warning is logged once."""
         try:
             verdict = await self._mirror.verdict()
-        except Unavailable:
-            # Who needs Redis now will say so.
+        except Unavailable as error:
+            if not self.leading:
+                # Nobody else in this process may ask it for hours.
+                self._report(error)
             self._examined_at = time.monotonic() - EXAMINE_SECONDS + STANDBY_SECONDS
             if self._withheld:
                 raise
@@ -184,6 +188,8 @@ class Tailer:
         self._examined_at = time.monotonic()
         if verdict.refusal:
             raise Withheld(verdict.refusal)
+        if not self.leading:
+            self._reported = ""
         for warning in verdict.warnings:
             if self.leading and warning not in self._warned:
                 self._warned.add(warning)

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from service import failpoints
-from service.errors import LadderError, OutcomeUnknown
+from service.errors import LadderError, OutcomeUnknown, explain
 from service.model import NewName, NewRating, NewUser, Placed, Rated, Removal, Removed, Token, User, UserId
 from service.ranking.coalesce import Coalescer
 from service.ranking.deadline import within
@@ -204,7 +204,7 @@ class Writes:
                     kept = msgspec.structs.replace(settled, replayed=kept.replayed)
                 except LadderError as error:
                     # It is committed; a repetition will find the same user, and their rank of that moment.
-                    _log.warning("idempotency.unsettled", reason=str(error))
+                    _log.warning("idempotency.unsettled", reason=explain(error))
             return _written(kept.outcomes, kept.placed or [], replayed=kept.replayed)
 
         return await self._by_itself(("key", once.key), carry_out)
