@@ -270,6 +270,10 @@ def _print(report: Report, *, as_json: bool) -> None:
         return
     if report.error and not report.checked:
         return
+    if report.mode == "rebase":
+        outcome = f"{report.stale:,} users of another cluster, {report.repaired:,} rewritten, {report.remaining:,} left"
+        print(outcome if report.dry_run or report.error else f"{outcome}; another history has begun")
+        return
     counts = ", ".join(f"{getattr(report, drift):,} {drift}" for drift in DRIFTS if getattr(report, drift))
     outcome = f"{report.repaired:,} repaired, {report.raced:,} overtaken, {report.remaining:,} left"
     print(

@@ -132,6 +132,7 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
 
 async def _prepare(settings: Settings, ladder: Ladder) -> None:
     """Bring the schema up to date as soon as Postgres is there, and fetch what is only there."""
+    told = ""
     while True:
         try:
             if settings.migrate_on_start:
@@ -142,7 +143,9 @@ async def _prepare(settings: Settings, ladder: Ladder) -> None:
             _log.error("start.refused", reason=explain(error))
             return
         except Exception as error:  # noqa: BLE001  whatever it is, the service goes on and it is tried again
-            _log.warning("start.waiting", reason=explain(error))
+            reason = explain(error)
+            (_log.debug if reason == told else _log.warning)("start.waiting", reason=reason)
+            told = reason
             await asyncio.sleep(_PREPARE_AGAIN_SECONDS)
         else:
             return
