@@ -14,19 +14,43 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from granian.server.mp import MPServer
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable
 
 TOLD = signal.SIGUSR1
 """What a worker is told by; ignored until it serves."""
 
+_log = structlog.get_logger(__name__)
+
 
 class DrainingServer(MPServer):
-    """A server that lets `notice` seconds pass between SIGTERM and its end; SIGINT ends it at once."""
+    """
+    A server that lets `notice` seconds pass between SIGTERM and its end; SIGINT ends it at once.
+
+    What it logs of its own is not wanted but for the death of a worker, of which nobody else can tell.
+    """
 
     notice: float = 0.0
+
+    def _respawn_workers(self, workers: list[int], *args: Any, **named: Any) -> None:
+        self._mourn("worker.died", workers)
+        super()._respawn_workers(workers, *args, **named)
+
+    def shutdown(self, exit_code: int = 0) -> None:
+        """Stop the workers and end; raises `SystemExit` if one that had just been replaced died."""
+        if not self.interrupt_signal:
+            self._mourn("worker.died_again", self.interrupt_children)
+        super().shutdown(exit_code)  # type: ignore[no-untyped-call]  # theirs
+
+    def _mourn(self, event: str, dead: Iterable[int]) -> None:
+        for worker in self.wrks:
+            if worker.idx in dead and worker.inner.exitcode is not None:
+                # Negative: the signal. -9 without anybody's doing is the kernel, out of memory.
+                _log.error(event, pid=worker.inner.pid, exit_code=worker.inner.exitcode)
 
     def signal_handler_interrupt(self, *args: Any, **named: Any) -> None:
         """Begin the end, or have it now: at the second signal, or when nobody needs notice."""

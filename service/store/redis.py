@@ -103,7 +103,8 @@ _TRANSIENT_WORDS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ", "READONLY ", "LO
 
 def translate(error: BaseException) -> Exception:
     """Return our error for one of the driver's."""
-    text = str(error)
+    # Of what is refused in a transaction redis-py tells where it stood first, and then the server's words in a tuple.
+    text = str(error).rpartition("caused error: ('")[2]
     if isinstance(error, exceptions.TimeoutError):
         return Unavailable("Redis did not answer in time")
     if isinstance(error, _TRANSIENT_CLASSES) or text.startswith(_TRANSIENT_WORDS):
