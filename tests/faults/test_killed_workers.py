@@ -27,6 +27,11 @@ def is_whole(service: Service) -> bool:
     return len(service.workers()) == service.settings.workers and service.is_ready()
 
 
+def deaths(service: Service) -> list[tuple[object, object]]:
+    """Who died, and of what, by the service's log."""
+    return [(line["pid"], line["exit_code"]) for line in service.logged() if line["event"] == "worker.died"]
+
+
 @pytest.mark.parametrize("point", ["before_commit", "after_commit", "after_put"])
 async def test_a_write_cut_off_by_a_kill_is_in_both_stores_or_in_neither(settings: Settings, point: str) -> None:
     """
@@ -75,6 +80,8 @@ async def test_another_process_feeds_soon_after_the_one_that_fed_was_killed(sett
         (worker,) = leader.workers()
         os.kill(worker, signal.SIGKILL)
         begun = time.monotonic()
+        wait_until(lambda: deaths(leader))
+        assert [(worker, -signal.SIGKILL)] == deaths(leader)
         leader.execute("UPDATE users SET rating = rating + 1")
         wait_until(lambda: held(users[0]) > before)
         seconds = time.monotonic() - begun

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import msgspec
+import psycopg
 import pytest
 import redis
 from structlog.testing import capture_logs
@@ -12,6 +14,7 @@ from structlog.testing import capture_logs
 from service.app import opened
 from service.ranking import tail
 from service.settings import Settings
+from service.store.feed import LOCK
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
 from tests.servers.own_redis import OwnRedis, own_redis
 
@@ -75,6 +78,32 @@ async def test_a_replica_is_refused(server: OwnRedis, settings: Settings) -> Non
             await until(lambda: served_by_redis(ladder))
 
     assert "name the master" in reasons(logs, "mirror.withheld")[0]
+
+
+async def test_every_refusal_is_told_in_the_servers_words(server: OwnRedis, settings: Settings) -> None:
+    """Once each time: one that is over and comes again is news."""
+    with redis.Redis.from_url(server.url) as operator, capture_logs() as logs:
+        async with opened(msgspec.structs.replace(settings, redis_url=server.url)) as ladder:
+            await populate(ladder)
+            for times in (1, 2):
+                operator.config_set("min-replicas-to-write", "1")
+                await until(partial(_said, logs, "tail.interrupted", times))
+                operator.config_set("min-replicas-to-write", "0")
+                await until(lambda: served_by_redis(ladder))
+
+    assert 2 == len(reasons(logs, "tail.interrupted"))
+    assert all("NOREPLICAS" in reason for reason in reasons(logs, "tail.interrupted"))
+
+
+async def test_who_stands_by_tells_of_a_redis_that_it_cannot_use(server: OwnRedis, settings: Settings) -> None:
+    """A password that is wrong in one process of many would show there only when Redis is needed."""
+    with psycopg.connect(settings.database_url, autocommit=True) as leader, capture_logs() as logs:
+        leader.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        url = server.url.replace("unix://", "unix://nobody@") + "?password=wrong"
+        async with opened(msgspec.structs.replace(settings, redis_url=url)):
+            await until(partial(_said, logs, "tail.interrupted", 1))
+
+    assert "invalid username-password pair" in reasons(logs, "tail.interrupted")[0]
 
 
 async def test_what_may_not_be_asked_is_not_complained_of(server: OwnRedis, settings: Settings) -> None:

@@ -49,6 +49,34 @@ async def test_a_restored_dump_is_mirrored_after_a_rebase(restored: Session, set
     await assert_mirror_equals_ledger(settings)
 
 
+async def test_a_dump_put_back_into_its_own_database_is_a_history_of_its_own(
+    database_url: str, settings: Settings
+) -> None:
+    """Nothing tells it from what it replaced: not its transactions, its versions or its name. Nobody restarts anything."""
+    with psycopg.connect(database_url, autocommit=True) as session:
+        insert(session, 50)
+        async with opened(settings) as ladder:
+            await ready(ladder)
+            lost = await ladder.rate(UserId("user9"), 4000)
+            with session.transaction():
+                bypassing(session, "UPDATE users SET rating = 1500, version = 9 WHERE id = 'user9'")
+                session.execute("SELECT setval('users_version_seq', 50)")
+
+            assert 0 == (await asyncio.to_thread(run, settings, "--rebase")).returncode
+            await until(lambda: _is_equal(settings))
+            written = await ladder.rate(UserId("user9"), 2000)
+            assert written.user.version > lost.user.version
+            await until(lambda: _is_equal(settings))
+
+
+async def _is_equal(settings: Settings) -> bool:
+    try:
+        await assert_mirror_equals_ledger(settings)
+    except AssertionError:
+        return False
+    return True
+
+
 async def _said(logs: Sequence[Mapping[str, object]]) -> bool:
     return any(log["event"] == "mirror.withheld" and "--rebase" in str(log["reason"]) for log in logs)
 

@@ -17,6 +17,8 @@ import msgspec
 import pytest
 import redis
 
+from service.app import opened
+from service.model import NewUser, UserId
 from service.ranking.ladder import Ladder
 from service.ranking.tail import Tailer
 from service.settings import Settings
@@ -157,6 +159,21 @@ def test_another_database_is_refused(settings: Settings, board: redis.Redis, sto
         assert 6 == report(run(other, mode, "--json"))["exit"]
         assert before == everything(board)
         assert (0 if mode == "--incremental" else 6) == run(other, mode, "--force").returncode
+    finally:
+        stores.drop(name)
+
+
+@pytest.mark.usefixtures("loaded")
+async def test_another_database_is_forced_beside_a_running_service(settings: Settings, stores: Any) -> None:
+    """The service feeds, and leaves such a board alone: it would wait for the run, and the run for it."""
+    name = stores.create(stores.template)
+    try:
+        other = msgspec.structs.replace(settings, database_url=stores.url(name))
+        async with opened(other) as ladder:
+            await ladder.create(NewUser(UserId("ada"), "player-ada", 1500))
+            assert 0 == (await asyncio.to_thread(run, other, "--incremental", "--force")).returncode
+            await ready(ladder)
+        await assert_mirror_equals_ledger(other)
     finally:
         stores.drop(name)
 

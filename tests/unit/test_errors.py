@@ -24,6 +24,7 @@ from service.errors import (
     Overloaded,
     StoreBug,
     Unavailable,
+    explain,
 )
 from service.store import postgres, redis
 
@@ -144,6 +145,18 @@ def test_the_cause_is_kept_and_not_told() -> None:
     assert "10.0.0.7" not in str(after_translation(error, writing=True))
 
 
+def test_an_operator_is_told_the_cause_on_one_line() -> None:
+    """Which password, database or privilege: without it every refusal of Postgres reads the same."""
+    refused = psycopg.OperationalError('connection to server at "10.0.0.7" failed:\n\tpassword authentication failed')
+    lacking = postgres_errors.InsufficientPrivilege("permission denied for table users")
+
+    assert 'Postgres cannot be reached: connection to server at "10.0.0.7" failed: password authentication failed' == (
+        explain(after_translation(refused, writing=False))
+    )
+    assert explain(after_translation(lacking, writing=True)).endswith("(42501): permission denied for table users")
+    assert "There is no such user." == explain(NotFound())
+
+
 # redis-py
 
 
@@ -158,6 +171,7 @@ def test_the_cause_is_kept_and_not_told() -> None:
         "READONLY You can't write against a read only replica. script: 5f0e8, on @user_script:46.",
         "MISCONF Errors writing to the AOF file: No space left on device",
         "NOREPLICAS Not enough good replicas to write.",
+        "Command # 1 (HGETALL {ladder}:state) of pipeline caused error: ('BUSY Redis is busy running a script.',)",
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
         "CLUSTERDOWN The cluster is down",
         "CLUSTERDOWN Hash slot not served",

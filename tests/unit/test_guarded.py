@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.errors import OutcomeUnknown, Overloaded, Unavailable
 from service.model import NewRating, Placed, Rated, User, UserId, Version
@@ -79,6 +80,21 @@ def silence(monkeypatch: pytest.MonkeyPatch) -> Silence:
     monkeypatch.setattr(guarded, "CALL_SECONDS", 0.05)
     monkeypatch.setattr(writing, "WRITE_SECONDS", 0.05)
     return Silence()
+
+
+async def test_why_writes_are_pending_is_told_once_a_minute() -> None:
+    """Not with every write: a full Redis refuses them all, for hours."""
+    lagging = Lagging()
+    with capture_logs() as logs:
+        for seconds in (0, 1, guarded.BLAME_SECONDS):
+            lagging.now += seconds
+            lagging.up = False
+            assert PENDING == await lagging.placed()
+            lagging.up = True
+            assert (await lagging.placed()).outcome in ("applied", "pending")
+
+    said = [entry["log_level"] for entry in logs if entry["event"] == "mirror.put_pending"]
+    assert ["warning", "debug", "warning"] == said
 
 
 async def test_nobody_waits_longer_than_the_deadline(silence: Silence) -> None:
