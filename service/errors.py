@@ -117,5 +117,6 @@ def explain(error: BaseException) -> str:
     For operators alone, in logs and on terminals: a client is told `str(error)`, which names no host and no role.
     """
     said = str(error)
-    below = " ".join(str(error.__cause__ or "").split())
+    # Where in which of our scripts Redis refused is of no use to anybody, and differs each time.
+    below = " ".join(str(error.__cause__ or "").split()).partition(" script: ")[0]
     return said if not below or below in said else f"{said.rstrip('.')}: {below}"[:_LONGEST_REASON]
