@@ -58,7 +58,7 @@ class Lane:
                 elif scope["method"] == "PUT":
                     answered = await self._write(scope, receive)
             except LadderError as error:
-                if (problem := documented(error)) is None:
+                if (problem := documented(error, scope["state"])) is None:
                     raise
                 await refuse(send, *problem)
                 return

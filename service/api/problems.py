@@ -123,20 +123,24 @@ def _response(document: bytes, status: int, headers: Mapping[str, str] | None = 
 
 def from_ladder_error(request: Request[Any, Any, Any], error: LadderError) -> Response[bytes]:
     """Answer one of our own errors; one that is not in the table is a defect and becomes a 500."""
-    if problem := documented(error):
+    if problem := documented(error, request.scope.get("state", {})):
         status, document, headers = problem
-        if status >= 500:
-            request.scope.get("state", {})["reason"] = explain(error)
         return _response(document, status, {name.decode(): value.decode() for name, value in headers})
     return from_defect(request, error)
 
 
-def documented(error: LadderError) -> tuple[int, bytes, Headers] | None:
-    """Return status, document and headers for one of our own errors; None for one that is not in the table."""
+def documented(error: LadderError, state: MutableMapping[str, Any]) -> tuple[int, bytes, Headers] | None:
+    """
+    Return status, document and headers for one of our own errors; None for one that is not in the table.
+
+    The request's `state` keeps the reason of what is answered 5xx, for the log.
+    """
     for kind in type(error).__mro__:
         if kind in _BY_ERROR:
             status, slug, title = _BY_ERROR[kind]
             fields = error.problems if isinstance(error, Invalid) else ()
+            if status >= 500:
+                state["reason"] = explain(error)
             return status, _document(status, slug, title, str(error), fields), _HEADERS.get(status, [])
     return None
 

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from service.app import opened
 from service.ranking import tail
+from service.ranking.ladder import Ladder
 from service.settings import Settings
 from service.store.feed import LOCK
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
@@ -89,10 +90,16 @@ async def test_every_refusal_is_told_in_the_servers_words(server: OwnRedis, sett
                 operator.config_set("min-replicas-to-write", "1")
                 await until(partial(_said, logs, "tail.interrupted", times))
                 operator.config_set("min-replicas-to-write", "0")
-                await until(lambda: served_by_redis(ladder))
+                state = await ladder.mirror_state()
+                await until(partial(_fed_since, ladder, state.now_ms if state else 0))
 
     assert 2 == len(reasons(logs, "tail.interrupted"))
     assert all("NOREPLICAS" in reason for reason in reasons(logs, "tail.interrupted"))
+
+
+async def _fed_since(ladder: Ladder, moment_ms: int) -> bool:
+    state = await ladder.mirror_state()
+    return state is not None and state.now_ms - state.lag_ms > moment_ms
 
 
 async def test_who_stands_by_tells_of_a_redis_that_it_cannot_use(server: OwnRedis, settings: Settings) -> None:
