@@ -129,6 +129,7 @@ def test_what_needs_postgres_is_refused_soon(cut: Service, fresh_database: str) 
     for answer in answers:
         assert_problem(answer, "unavailable")
         assert int(answer.headers["retry-after"]) >= 1
+        assert [True] == ["Postgres" in str(line.get("reason")) for line in cut.logged(answer.headers["x-request-id"])]
     assert before == (ledger_board(settings), mirror_board(settings))
 
 
