@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import hiredis
 import msgspec
@@ -88,33 +87,44 @@ class Meter(Proxy):
         """Count from here."""
         self._marks = {line: (len(line.trips), line.told) for line in self._lines}
 
-    def counted(self, read: Callable[[bytes], list[str]], feeds: Callable[[bytes], bool]) -> Count:
-        """What has passed since, but for the connections of which some trip is a feeding one."""
+    def counted(self, read: Callable[[bytes], list[str] | None], feeds: Callable[[bytes], bool]) -> Count:
+        """
+        What has passed since, but for the connections of which some trip is a feeding one.
+
+        `read` says None of what ends inside a command: the rest of it came after the first reply, on the same trip.
+        """
         count = Count()
         for line in self._lines:
             if any(feeds(bytes(trip)) for trip in line.trips):
                 continue
             trips, told = self._marks.get(line, (0, 0))
             count.told += line.told - told
+            begun = b""
             for trip in line.trips[trips:]:
-                names = read(bytes(trip))
+                begun += bytes(trip)
+                names = read(begun)
+                if names is None:
+                    continue
                 if names:
                     count.trips.append(names)
-                    count.asked += len(trip)
+                    count.asked += len(begun)
+                begun = b""
         return count
 
 
 # Redis
 
 
-def redis_commands(trip: bytes) -> list[str]:
-    """The commands of a pipeline, scripts by their names; none of what only sets a connection up."""
+def redis_commands(trip: bytes) -> list[str] | None:
+    """The commands of a pipeline, scripts by their names; none of what only sets a connection up; None if it is cut."""
     reader = hiredis.Reader()
     reader.feed(trip)
     found = []
     while (command := reader.gets()) is not False:
         name = command[0].decode().lower()
         found.append(_SCRIPTS.get(command[1], "evalsha") if name == "evalsha" else name)
+    if reader.has_data():
+        return None
     return [] if set(found) <= _SET_UP else found
 
 
@@ -126,8 +136,10 @@ def feeds_redis(trip: bytes) -> bool:
 # Postgres
 
 
-def postgres_statements(trip: bytes) -> list[str]:
+def postgres_statements(trip: bytes) -> list[str] | None:
     """One word for each message that the server answers by itself: `query` or `sync`; none while it connects."""
+    if trip[:1] != b"\0" and sum(1 + length for _, length in _messages(trip)) != len(trip):
+        return None
     return [{"Q": "query", "S": "sync"}[kind] for kind, _ in _messages(trip) if kind in "QS"]
 
 
@@ -136,11 +148,10 @@ def feeds_postgres(trip: bytes) -> bool:
     return b"pg_try_advisory_lock" in trip
 
 
-def _messages(trip: bytes) -> Iterator[tuple[str, Any]]:
-    """The messages of a client by their kind; a start-up message has none, and is no trip of ours."""
-    if trip[:1] == b"\0":
-        return
+def _messages(trip: bytes) -> Iterator[tuple[str, int]]:
+    """The messages of a client by kind, and the length each claims; a start-up message has none, and is no trip of ours."""
     at = 0
-    while at + 5 <= len(trip):
-        yield chr(trip[at]), trip[at + 5 : at + 1 + int.from_bytes(trip[at + 1 : at + 5])]
-        at += 1 + int.from_bytes(trip[at + 1 : at + 5])
+    while trip[:1] != b"\0" and at + 5 <= len(trip):
+        length = int.from_bytes(trip[at + 1 : at + 5])
+        yield chr(trip[at]), length
+        at += 1 + length
