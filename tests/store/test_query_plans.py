@@ -47,6 +47,7 @@ HOT = {
     "keep": Hot({"key": "key-7", "request": b"x", "outcome": b"", "settled": True}, {"idempotency_keys_pkey"}, 1),
     "forget": Hot({"limit": 50}, {"idx_idempotency_keys_created_at"}, 50),
     "cursor_key": Hot({}, set(), 1),
+    "past": Hot({"ids": ["user-7"], "days": [30]}, {IDS, "rating_history_pkey"}, 30),
     "inspect": Hot({"ids": MANY}, {IDS}, 100),
     "present": Hot({"ids": MANY}, {IDS}, 100),
     "rows": Hot({"first": "(2,0)", "last": "(4,0)"}, set(), 300),
@@ -92,7 +93,12 @@ def connection(stores: Any) -> Iterator[Session]:
             " SELECT 'key-' || n, 'x', clock_timestamp() - n * interval '10 seconds' FROM generate_series(1, %s) n",
             (USERS,),
         )
-        session.execute("VACUUM ANALYZE users, user_tombstones, idempotency_keys")
+        session.execute(
+            "INSERT INTO rating_history (day, rank, position, rating, user_id)"
+            " SELECT current_date - n / 500, 1, 1, 1500, 'user-' || n %% 500 FROM generate_series(0, %s) n",
+            (USERS - 1,),
+        )
+        session.execute("VACUUM ANALYZE users, user_tombstones, idempotency_keys, rating_history")
         yield session
     stores.drop(name)
 
