@@ -1,8 +1,8 @@
 """
 `benchmark.py http`: what the running service answers, with every middleware on, and what a bare handler would.
 
-The rate limit counts every request and refuses none. Ids and offsets are asked at random, each id once before any
-comes again, so no cache of ours knows them. Service and bare handler take turns, and who begins changes by round.
+The rate limit counts every request and refuses none. Ids and offsets are asked at random, no id twice in one stretch
+of load, so no cache of ours knows them. Service and bare handler take turns, and who begins changes by round.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from service.model import MAX_RATING, MIN_RATING
 from service.progress import progress
 from service.settings import cores
 
 from . import load, servers
 from .environment import describe, describe_here
+from .kinds import KINDS
 from .results import HttpResult, Operation
 from .stores import Unusable, prepared
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
 
     from service.progress import Report
 
@@ -38,50 +37,7 @@ if TYPE_CHECKING:
 
 WARM_UP_SECONDS = 1.0
 _MOST_LINES = 1_000_000
-_LISTS = 2_000
 _AB = "page-100-ab"
-
-
-class Kind(msgspec.Struct, frozen=True):
-    """An operation: how its requests are made of the users' ids, and on how many connections they are sent."""
-
-    title: str
-    lines: Callable[[Sequence[str], random.Random], list[str]]
-    connections: int | None = None
-    bare: bool = True
-    writes: bool = False
-
-
-def _offsets(ids: Sequence[str], source: random.Random) -> list[str]:
-    return [f"GET /leaderboard?limit=25&offset={source.randrange(max(len(ids) - 24, 1))}" for _ in range(100_000)]
-
-
-def _lists(ids: Sequence[str], source: random.Random) -> list[str]:
-    return [
-        f"POST /ranks\t{msgspec.json.encode({'user_ids': source.sample(ids, min(100, len(ids)))}).decode()}"
-        for _ in range(_LISTS)
-    ]
-
-
-def ratings(ids: Sequence[str], source: random.Random) -> list[str]:
-    """Return a new rating for each user."""
-    # Spread as the made-up users' are, so that the board keeps its shape.
-    spread = (min(max(round(source.gauss(1500, 300)), MIN_RATING), MAX_RATING) for _ in ids)
-    return [f'PUT /users/{user_id}/rating\t{{"rating":{rating}}}' for user_id, rating in zip(ids, spread, strict=True)]
-
-
-KINDS = {
-    "rank": Kind("GET /users/{id}/rank", lambda ids, _: [f"GET /users/{user_id}/rank" for user_id in ids]),
-    "user": Kind("GET /users/{id}", lambda ids, _: [f"GET /users/{user_id}" for user_id in ids]),
-    "page-25": Kind("GET /leaderboard?limit=25, random offsets", _offsets),
-    "page-100": Kind("GET /leaderboard?limit=100, the same page", lambda _, __: ["GET /leaderboard?limit=100"]),
-    "neighbors": Kind(
-        "GET /users/{id}/neighbors?radius=12",
-        lambda ids, _: [f"GET /users/{user_id}/neighbors?radius=12" for user_id in ids],
-    ),
-    "ranks-100": Kind("POST /ranks, 100 ids, one connection", _lists, connections=1),
-    "put": Kind("PUT /users/{id}/rating, durable", ratings, bare=False, writes=True),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +71,14 @@ def run(options: argparse.Namespace, database_url: str, redis_url: str) -> HttpR
         if bodies and not options.no_bare:
             bare = stack.enter_context(servers.ceiling(bodies, folder, workers=options.workers))
         operations = measuring.run(server.url, bare)
-    return _result(options, environment, options.users, options.workers, operations)
+    return _result(
+        options,
+        environment,
+        operations,
+        users=options.users,
+        workers=options.workers,
+        missing=measuring.missing,
+    )
 
 
 def run_elsewhere(options: argparse.Namespace) -> HttpResult:
@@ -132,11 +95,18 @@ def run_elsewhere(options: argparse.Namespace) -> HttpResult:
         measuring = _Measuring(options, Path(folder), generator, ids)
         measuring.bodies(url)
         operations = measuring.run(url, None)
-    return _result(options, describe_here(), len(ids), 0, operations)
+    missing = ["The service ran before, so there was no bare handler beside it.", *measuring.missing]
+    return _result(options, describe_here(), operations, users=len(ids), workers=0, missing=missing)
 
 
 def _result(
-    options: argparse.Namespace, environment: Environment, users: int, workers: int, operations: list[Operation]
+    options: argparse.Namespace,
+    environment: Environment,
+    operations: list[Operation],
+    *,
+    users: int,
+    workers: int,
+    missing: list[str],
 ) -> HttpResult:
     return HttpResult(
         environment=environment,
@@ -146,6 +116,7 @@ def _result(
         rounds=options.rounds,
         seed=options.seed,
         operations=operations,
+        missing=missing,
     )
 
 
@@ -200,6 +171,10 @@ class _Measuring:
             for name, kind in self._kinds.items()
         }
         self._folder = folder
+        self.missing: list[str] = []
+        """What was not measured, or not by what was wanted, and why."""
+        if not generator.program:
+            self.missing.append("The load came from a generator of our own, which takes more of the machine than wrk.")
 
     def bodies(self, url: str) -> dict[str, bytes]:
         """Ask each read once: what the bare handler is to return. Raises `ServiceFailed` for anything but a rank."""
@@ -230,25 +205,37 @@ class _Measuring:
             told = _Steps(report)
             for phase in (reads, writes):
                 for name in phase:
-                    self._measure(done[name], url, WARM_UP_SECONDS)
+                    self._turn(done[name], url, bare, 0, seconds=WARM_UP_SECONDS)
+                    done[name].samples.clear()
+                    done[name].bare.clear()
+                    done[name].elsewhere = 0
                 for number in range(self._options.rounds):
                     for name in phase if number % 2 == 0 else reversed(phase):
-                        self._turn(done[name], url, bare, number, told)
+                        self._turn(done[name], url, bare, number, seconds=self._options.seconds, told=told)
                 if phase is reads and self._ab:
                     self._by_ab(done, url)
         return list(done.values())
 
-    def _turn(self, operation: Operation, url: str, bare: Server | None, number: int, told: _Steps) -> None:
+    def _turn(
+        self,
+        operation: Operation,
+        url: str,
+        bare: Server | None,
+        number: int,
+        *,
+        seconds: float,
+        told: _Steps | None = None,
+    ) -> None:
         turns = [(operation.samples, url, self._requests[operation.name])]
         if bare and self._kinds[operation.name].bare:
             constant = load.write_requests(self._folder / "bare.txt", [f"GET /{operation.name}"])
             turns.append((operation.bare, bare.url, constant))
+        before = servers.ranked_elsewhere(url)
         for samples, where, requests in turns if number % 2 == 0 else reversed(turns):
-            samples.append(self._load(operation, where, requests, self._options.seconds))
-            told(f"{operation.name}: {samples[-1].per_second:,.0f}/s")
-
-    def _measure(self, operation: Operation, url: str, seconds: float) -> None:
-        self._load(operation, url, self._requests[operation.name], seconds)
+            samples.append(self._load(operation, where, requests, seconds))
+            if told:
+                told(f"{operation.name}: {samples[-1].per_second:,.0f}/s")
+        operation.elsewhere += servers.ranked_elsewhere(url) - before
 
     def _load(self, operation: Operation, url: str, requests: Path, seconds: float) -> Sample:
         return self._generator.run(
@@ -265,6 +252,7 @@ class _Measuring:
         for _ in range(self._options.rounds):
             sample = load.apache_bench(f"{url}/leaderboard?limit=100", requests=10_000, connections=100)
             if sample is None:
+                self.missing.append("ab is not installed here, so nothing was measured by it.")
                 return
             operation.samples.append(sample)
         done[_AB] = operation

@@ -43,7 +43,7 @@ class Sample(msgspec.Struct, frozen=True):
         millis = sorted(1000 * time for time in times)
         if not millis:
             return cls(0, seconds, failed, 0.0, 0.0, 0.0, 0.0)
-        p50, p95, p99 = (millis[ceil(share * len(millis)) - 1] for share in (0.5, 0.95, 0.99))
+        p50, p95, p99 = (millis[ceil(share * len(millis)) - 2] for share in (0.5, 0.95, 0.99))
         return cls(len(millis), seconds, failed, p50, p95, p99, millis[-1])
 
     @property
@@ -73,6 +73,8 @@ class Operation(msgspec.Struct):
     samples: list[Sample] = []
     bare: list[Sample] = []
     delays: list[Delay] = []
+    elsewhere: int = 0
+    """Answers that were not ranked by Redis, of all rounds."""
 
     def per_second(self) -> float:
         """Requests a second, or ratings where there are many in a request; the median of the rounds."""
@@ -163,6 +165,8 @@ class HttpResult(msgspec.Struct, kw_only=True):
     rounds: int
     seed: int
     operations: list[Operation]
+    missing: list[str] = []
+    """What was not measured, and why."""
 
 
 class WriteResult(msgspec.Struct, kw_only=True):

@@ -61,6 +61,13 @@ def ask(base_url: str, head: str, body: str = "") -> Answer:
         connection.close()
 
 
+def ranked_elsewhere(base_url: str) -> int:
+    """How many answers of a service were ranked by anything but Redis, since it started."""
+    lines = ask(base_url, "GET /metrics").body.decode().splitlines()
+    counts = (line.split() for line in lines if line.startswith("ladder_rank_answers_total{"))
+    return sum(round(float(value)) for name, value in counts if 'source="redis"' not in name)
+
+
 class Server:
     """A server that runs, and its processes."""
 

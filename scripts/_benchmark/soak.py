@@ -18,7 +18,7 @@ from service.settings import cores
 
 from . import load, servers
 from .environment import describe
-from .over_http import KINDS
+from .kinds import KINDS
 from .results import Moment, SoakResult
 from .stores import prepared
 

@@ -69,7 +69,12 @@ def http(result: HttpResult) -> str:
             f"| {operation.title} | {operation.connections} | {operation.generator} | {operation.per_second():,.0f}"
             f" | {times} | {'' if share is None else f'{share:.0%}'} | {operation.failed():,} |"
         )
-    return "\n".join(lines) + "\n"
+    said = [
+        f"{operation.title}: {operation.elsewhere:,} answers were not ranked by Redis."
+        for operation in result.operations
+        if operation.elsewhere
+    ]
+    return "\n\n".join(["\n".join(lines), *said, *result.missing]) + "\n"
 
 
 def write(result: WriteResult) -> str:

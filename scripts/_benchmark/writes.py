@@ -26,7 +26,7 @@ from service.store.keys import BoardKeys
 
 from . import load, servers
 from .environment import describe
-from .over_http import ratings
+from .kinds import ratings
 from .results import Delay, Operation, Sample, Seen, WriteResult
 from .stores import Unusable, prepared
 

@@ -11,10 +11,13 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from _benchmark import servers
 from _benchmark.stores import MARK, Stores
 
+from service import demo
 from service.settings import Settings
-from tests.api.serving import ROOT
+from service.store.migrate import migrate
+from tests.api.serving import ROOT, serving, wait_until
 
 USERS = 500
 
@@ -30,7 +33,6 @@ def _measured(settings: Settings, *arguments: str | Path) -> dict[str, Any]:
 
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
-    assert found["environment"]["postgres"].startswith("PostgreSQL ")
     assert found["environment"]["cores"] > 0
     return found
 
@@ -59,6 +61,7 @@ def test_http_measures_service_and_bare_handler(settings: Settings, tmp_path: Pa
         settings, "http", *arguments, "--only", "rank,put", "--generator", "built-in", "--output", tmp_path
     )
 
+    assert result["environment"]["postgres"].startswith("PostgreSQL ")
     rank, put = result["operations"]
     assert ("rank", 1, 1) == (rank["name"], len(rank["samples"]), len(rank["bare"]))
     assert ("put", 1, 0) == (put["name"], len(put["samples"]), len(put["bare"]))
@@ -157,3 +160,35 @@ def test_wrong_arguments_are_told_in_a_sentence(settings: Settings, arguments: l
     assert 2 == done.returncode
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_service_that_runs_already_is_measured_as_it_is(settings: Settings) -> None:
+    """By the users that it has; their ratings stay, unless it is asked for."""
+    migrate(settings.database_url)
+    demo.fill(settings.database_url, 30)
+    with serving(settings.database_url, settings.redis_url) as service:
+        wait_until(service.is_mirrored)
+        before = service.rows()
+        arguments = ["http", "--url", f"http://127.0.0.1:{service.settings.port}", "--generator", "built-in"]
+        short = ["--seconds", "1", "--rounds", "1", "--connections", "2", "--only", "rank,put"]
+        reads = _measured(settings, *arguments, *short)
+        assert before == service.rows()
+        writes = _measured(settings, *arguments, *short, "--writes")
+        assert before != service.rows()
+
+    assert (30, ["rank"]) == (reads["users"], [operation["name"] for operation in reads["operations"]])
+    assert ["rank", "put"] == [operation["name"] for operation in writes["operations"]]
+    assert all(operation["samples"][0]["failed"] == 0 for operation in writes["operations"])
+
+
+def test_answers_of_the_other_store_are_counted(settings: Settings) -> None:
+    """While Redis is away ranks come from Postgres: such a measurement is of something else."""
+    migrate(settings.database_url)
+    demo.fill(settings.database_url, 30)
+    nowhere = "redis://127.0.0.1:1/0"
+    with serving(settings.database_url, nowhere) as service:
+        url = f"http://127.0.0.1:{service.settings.port}"
+        before = servers.ranked_elsewhere(url)
+        assert 200 == service.get("/leaderboard?limit=1").status_code
+
+        assert servers.ranked_elsewhere(url) == before + 1
