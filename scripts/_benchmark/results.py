@@ -43,7 +43,7 @@ class Sample(msgspec.Struct, frozen=True):
         millis = sorted(1000 * time for time in times)
         if not millis:
             return cls(0, seconds, failed, 0.0, 0.0, 0.0, 0.0)
-        p50, p95, p99 = (millis[ceil(share * len(millis)) - 2] for share in (0.5, 0.95, 0.99))
+        p50, p95, p99 = (millis[ceil(share * len(millis)) - 1] for share in (0.5, 0.95, 0.99))
         return cls(len(millis), seconds, failed, p50, p95, p99, millis[-1])
 
     @property
