@@ -19,7 +19,7 @@ import structlog
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
-from service import drain, failpoints, worker_slots
+from service import drain, failpoints, sockets, worker_slots
 from service.errors import LadderError, Unavailable, explain
 from service.listening import refusal
 from service.logs import configure
@@ -34,6 +34,8 @@ BACKLOG = 4096
 """Connections that the kernel keeps until a worker takes them; it may allow fewer."""
 GARBAGE_OBJECTS = 20_000
 """Objects in between two looks for what refers to itself; a request leaves none, so most looks find nothing."""
+UNSENT_BYTES = 32 * 1024
+"""What the kernel keeps of an answer that a client does not take; whoever writes it waits then."""
 OTHER_FILES = 256
 """What a worker may open beside its connections: both stores, its libraries, its log."""
 _WATCH_SECONDS = 0.5
@@ -50,19 +52,20 @@ def application() -> object:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     settings = Settings.from_env(os.environ)
     configure(settings.log_level, reporter(settings.sentry_dsn) if settings.sentry_dsn else None)
-    draining = asyncio.Event()
-    app = create_app(settings, draining=draining)
+    draining, ending = asyncio.Event(), asyncio.Event()
+    app = create_app(settings, draining=draining, ending=ending)
 
     async def stoppable(scope: Any, receive: Any, send: Any) -> None:
         async def told(message: Any) -> None:
             await send(message)
             if message["type"] == "lifespan.startup.complete":
                 loop = asyncio.get_running_loop()
-                drain.listen(draining, loop)
+                drain.listen(draining, ending, loop)
                 # What has been made by now stays: looking through it again and again finds nothing to free.
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
+                loop.call_later(_UNBLOCK_AFTER_SECONDS, sockets.limit_unsent, UNSENT_BYTES)
                 loop.call_later(_UNBLOCK_AFTER_SECONDS, signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP)
 
         await app(scope, receive, told if scope["type"] == "lifespan" else send)

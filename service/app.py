@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,11 +21,13 @@ from service.api import (
     ranks,
     rating_history,
     ratings,
+    stream,
     users,
 )
 from service.api import metrics as metrics_route
 from service.api.access import Cors, Keys
 from service.api.admission import Admission
+from service.api.audience import LONGEST, Audience
 from service.api.client_address import ClientAddresses
 from service.api.inputs import check_length, check_query
 from service.api.lane import Lane
@@ -34,6 +37,7 @@ from service.api.rate_limit import RateLimit
 from service.api.requests import Requests
 from service.errors import SchemaMismatch, explain
 from service.limiter import Limiter
+from service.ranking.answers import Demand
 from service.ranking.ladder import Ladder
 from service.ranking.sampling import Sampler
 from service.ranking.tail import Tailer
@@ -65,6 +69,7 @@ _HANDLERS = (
     changes.patch_user,
     changes.delete_user,
     leaderboard.get_leaderboard,
+    stream.get_stream,
     ranks.get_rank,
     ranks.get_neighbors,
     ranks.post_ranks,
@@ -151,11 +156,13 @@ async def _prepare(settings: Settings, ladder: Ladder) -> None:
             return
 
 
-def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> ASGIApp:
+def create_app(
+    settings: Settings, *, draining: asyncio.Event | None = None, ending: asyncio.Event | None = None
+) -> ASGIApp:
     """
     Build the ASGI application; nothing is opened before its lifespan begins.
 
-    When `draining` is set it is no longer ready, though it still serves.
+    When `draining` is set it is no longer ready, though it still serves; when `ending` is, streams end.
     """
     limiter, keys = _limiter(settings), Keys(settings.api_keys)
 
@@ -165,7 +172,15 @@ def create_app(settings: Settings, *, draining: asyncio.Event | None = None) -> 
             app.state.ladder = ladder
             app.state.draining = draining or asyncio.Event()
             app.state.scrapes = metrics_route.scrapes(ladder)
+            app.state.audience = Audience(
+                partial(ladder.top, limit=LONGEST, demand=Demand(no_cache=True)),
+                most=settings.max_streams,
+                heartbeat_seconds=settings.stream_heartbeat_seconds,
+                ending=ending or asyncio.Event(),
+            )
+            watching = asyncio.create_task(app.state.audience.run())
             yield
+            await tasks.end([watching])
             await app.state.scrapes.drain()
             if limiter:
                 await limiter.close()

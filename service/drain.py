@@ -66,6 +66,14 @@ class DrainingServer(MPServer):
         timer.start()
 
 
-def listen(draining: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
-    """Have the event set when the supervisor announces the end. Called in a worker, on its event loop."""
+def listen(draining: asyncio.Event, ending: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+    """Have the events set when the end is announced, and when it comes. Called in a worker, on its event loop."""
+
+    def end() -> None:
+        ending.set()
+        os.kill(os.getpid(), signal.SIGINT)
+
     loop.add_signal_handler(TOLD, draining.set)
+    # Both signals stop the server, by one handler of its own. It then waits for whatever it has begun, so streams,
+    # which have no end of their own, must hear of it too.
+    loop.add_signal_handler(signal.SIGTERM, end)

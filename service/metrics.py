@@ -56,9 +56,15 @@ def _histogram(name: str, help_text: str, *labels: str, buckets: Sequence[float]
 
 REQUESTS = _counter("ladder_http_requests_total", "Answers, by route template.", "route", "method", "status")
 REQUEST_SECONDS = _histogram("ladder_http_request_duration_seconds", "Until the answer began, by route.", "route")
-IN_FLIGHT = _sum("ladder_http_requests_in_flight", "Requests being answered.")
+IN_FLIGHT = _sum("ladder_http_requests_in_flight", "Requests being answered, open streams aside.")
 RATE_LIMITED = _counter("ladder_rate_limited_total", "Requests refused because their client asks too often.")
 SHED = _counter("ladder_shed_total", "Requests refused because the service was asked more than it can answer.")
+
+# Streams
+
+STREAMS = _sum("ladder_streams_open", "Streams of the leaderboard that are open.")
+STREAM_EVENTS = _counter("ladder_stream_events_total", "Pages sent over streams, once for each listener.")
+STREAMS_CUT = _counter("ladder_streams_cut_total", "Streams ended because their client did not receive what was sent.")
 
 # Ranks
 
@@ -138,6 +144,18 @@ def answered(route: str | None, method: str, status: int, seconds: float) -> Non
     )
     count()
     observe(seconds)
+
+
+def stream_opened() -> None:
+    """Count a request that has turned into a stream: among those, and no longer among the requests in flight."""
+    STREAMS.inc()
+    IN_FLIGHT.dec()
+
+
+def stream_ended() -> None:
+    """Count it back: its request is about to end."""
+    STREAMS.dec()
+    IN_FLIGHT.inc()
 
 
 def ranked(source: str, *, stale: bool) -> None:

@@ -67,6 +67,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that one process holds at a time, idle ones too, 1..1000000; what comes on top waits."""
     idle_seconds: int = 75
     """Seconds after which a connection without a whole request's head is closed, 1..3600; longer than the proxy's."""
+    max_streams: int = 2000
+    """Streams of the leaderboard that one process keeps open at a time, 0..100000; beyond that 503."""
+    stream_heartbeat_seconds: int = 15
+    """Seconds between two signs of life on a stream, 1..300; less than a proxy waits for more of an answer."""
     cursor_secret: str | None = None
     """Key of the cursors' authentication codes, at least 16 characters; by default one kept in Postgres."""
     check_sample: float = 0.001
@@ -212,4 +216,6 @@ _READERS: dict[str, Callable[[str], object]] = {
     "check_sample": _share,
     "max_connections": _whole(1, 1_000_000),
     "idle_seconds": _whole(1, 3600),
+    "max_streams": _whole(0, 100_000),
+    "stream_heartbeat_seconds": _whole(1, 300),
 }

@@ -23,6 +23,8 @@ from service.api.problems import OVERLOADED, OVERLOADED_DETAIL, RETRY_AFTER_SECO
 from service.errors import Overloaded, TooSlow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from service.api.asgi import ASGIApp, Message, Receive, Scope, Send
 
 BODY_SECONDS = 10.0
@@ -78,10 +80,13 @@ class Admission:
         elif scope["method"] in _WITH_BODY:
             await self._serve_with_body(scope, receive, send)
         elif await self._has_turn():
+            end_turn = self._once()
+            # For an answer that may last for hours: with its beginning it has done its work.
+            scope["state"]["end_turn"] = end_turn
             try:
                 await self._app(scope, receive, send)
             finally:
-                self._end_turn()
+                end_turn()
         else:
             self._shed(scope)
             await refuse(send, 503, OVERLOADED, [(b"retry-after", str(RETRY_AFTER_SECONDS).encode())])
@@ -182,6 +187,18 @@ class Admission:
                 turn.set_result(True)
                 return
         self._working -= 1
+
+    def _once(self) -> Callable[[], None]:
+        """Return what ends a turn the first time it is called."""
+        is_held = True
+
+        def end() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                self._end_turn()
+
+        return end
 
     def _shed(self, scope: Scope) -> None:
         # The request's own line in the log would make the rush dearer than it is.

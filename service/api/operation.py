@@ -57,6 +57,7 @@ REQUEST_HEADERS = {
         "8e03978e-40d5-43dd-bc93-6894a57f9324",
         {"type": "string", "pattern": "^[!-~]{1,64}$"},
     ),
+    "Last-Event-ID": Header("The `id` of the page that the client has already; browsers send it.", "0d9c1f0c7a2e4b5d"),
     "If-None-Match": Header("Answer 304 if the ETag is still one of these.", '"v10002-1-1"'),
     "X-Consistency-Token": Header("The token of a write that the answer must not be from before.", "ada:10002", _TOKEN),
     "Cache-Control": Header("`no-cache`: nothing that is more than two seconds old, if it can be had.", "no-cache"),

@@ -102,6 +102,7 @@ class Requests:
             scope["path"] = _NOWHERE
         if scope["method"] == "HEAD":
             scope["method"] = "GET"
+            scope["state"]["is_head"] = True
         await self._app(scope, receive, send)
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import msgspec
 
 from service.errors import Invalid
-from service.model import Point
+from service.model import Page, Point
 
 _LAYOUT = 1
 _CODE_BYTES = 12
@@ -27,6 +27,12 @@ class Cursors:
         """Return the cursor that means "strictly after this point"."""
         body = msgspec.json.encode((_LAYOUT, point))
         return base64.urlsafe_b64encode(self._code(body) + body).rstrip(b"=").decode()
+
+    def after(self, page: Page) -> str | None:
+        """Return the cursor that continues a page, None at the end of the board."""
+        if not page.rows or page.rows[-1].position >= page.board.total:
+            return None
+        return self.seal(Point(page.rows[-1].rating, page.rows[-1].username))
 
     def open(self, cursor: str) -> Point:
         """Return the point; raises `Invalid` for a cursor that this key did not seal."""

@@ -17,7 +17,6 @@ from service.errors import NotFound, Unavailable
 from service.model import (
     Day,
     Page,
-    Point,
     User,
     UserId,
     Window,
@@ -135,10 +134,12 @@ class Ladder(Writes):
             answer = read
         else:
             answer = Answer(read.value, "redis", read.value.board.lag_ms, stale=read.stale)
-        rows, total = answer.value.rows, answer.value.board.total
-        if not rows or rows[-1].position >= total:
-            return answer, None
-        return answer, cursors.seal(Point(rows[-1].rating, rows[-1].username))
+        return answer, cursors.after(answer.value)
+
+    async def top(self, *, limit: int, demand: Demand = ANY) -> tuple[Answer[Page], Cursors]:
+        """Return the first rows of the board as `page` does, and what makes the cursor after any beginning of them."""
+        answer, _ = await self.page(limit=limit, demand=demand)
+        return answer, await self._cursors()
 
     async def _stored_user(self, user_id: UserId) -> User:
         async with within(LEDGER_SECONDS, Unavailable("Postgres did not answer in time")):

@@ -52,6 +52,16 @@ function fields(schema) {
   ]));
 }
 
+/** Return an answer's text; of a stream, which has no end, what comes in the first seconds. */
+async function said(got) {
+  if (!got.headers.get("content-type")?.startsWith("text/event-stream")) return got.text();
+  const reader = got.body.pipeThrough(new TextDecoderStream()).getReader();
+  setTimeout(() => reader.cancel(), 3000);
+  let text = "";
+  for (let part = await reader.read(); !part.done; part = await reader.read()) text += part.value;
+  return text;
+}
+
 /** Return the rows of parameters with an input each, and `ask`, which sends what they hold. */
 function form(path, method, operation) {
   const inputs = (operation.parameters ?? []).map(resolved).map((parameter) => ({
@@ -79,7 +89,7 @@ function form(path, method, operation) {
     answer.textContent = "...";
     try {
       const got = await fetch(address, { method: method.toUpperCase(), headers, body: body?.value, cache: "no-store" });
-      const text = await got.text();
+      const text = await said(got);
       const told = [...got.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
       const shown = /\bjson\b/.test(got.headers.get("content-type") ?? "") && text ? json(JSON.parse(text)) : text;
       answer.textContent = `${method.toUpperCase()} ${address}\n\n${got.status} ${got.statusText}\n${told}\n\n${shown}`;
