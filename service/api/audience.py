@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from service import metrics
+from service.api.answers import encode
 from service.api.leaderboard import PageView
 from service.errors import LadderError, Overloaded
 from service.sockets import hang_up
@@ -51,7 +52,6 @@ _TURN_SECONDS = 0.001
 HEARTBEAT = b": heartbeat\n\n"
 
 _log = structlog.get_logger(__name__)
-_encode = msgspec.json.Encoder().encode
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ class Event(msgspec.Struct, frozen=True):
 
 def event(rows: list[Row], total: int, following: str | None) -> Event:
     """Return the event that tells of this page."""
-    page = _encode(PageView(rows, total, following))
+    page = encode(PageView(rows, total, following))
     known_by = hashlib.blake2b(page, digest_size=8).hexdigest()
     return Event(rows, total, known_by, b"id: %b\nevent: leaderboard\ndata: %b\n\n" % (known_by.encode(), page))
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from service.store.migrate import migrate
+from tests.servers.own_postgres import OwnPostgres, own_postgres
+from tests.servers.own_redis import OwnRedis, own_redis
 
 from .listening import Stream, listening
-from .own_postgres import OwnPostgres, own_postgres
-from .own_redis import OwnRedis, own_redis
 from .serving import Service, serving, wait_until
 
 
@@ -18,6 +18,7 @@ from .serving import Service, serving, wait_until
 def postgres() -> Iterator[OwnPostgres]:
     """A Postgres of the test's own, with the schema."""
     with own_postgres() as server:
+        server.start()
         migrate(server.url)
         yield server
 
@@ -50,7 +51,7 @@ def test_without_redis_it_goes_on_and_without_both_it_waits(
         service.put("u1", 1500)
         assert [1500, 1002] == stream.until([1500, 1002]).ratings
 
-        postgres.stop_immediately()
+        postgres.kill()
         wait_until(lambda: service.get("/leaderboard").status_code == 503)
         before = len(stream.beats)
         wait_until(lambda: len(stream.beats) >= before + 2, seconds=6)

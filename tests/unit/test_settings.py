@@ -51,6 +51,8 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
     "MAX_IN_FLIGHT": [("1", 1), ("100000", 100_000)],
     "MAX_CONNECTIONS": [("1", 1), ("1000000", 1_000_000)],
     "IDLE_SECONDS": [("1", 1), ("3600", 3600)],
+    "MAX_STREAMS": [("0", 0), ("100000", 100_000)],
+    "STREAM_HEARTBEAT_SECONDS": [("1", 1), ("300", 300)],
 }
 BAD = {
     "DATABASE_URL": [
@@ -96,6 +98,8 @@ BAD = {
     "MAX_IN_FLIGHT": ["0", "100001", "-1"],
     "MAX_CONNECTIONS": ["0", "1000001", "-1"],
     "IDLE_SECONDS": ["0", "3601", "-1", "0.5"],
+    "MAX_STREAMS": ["-1", "100001", "many"],
+    "STREAM_HEARTBEAT_SECONDS": ["0", "301", "1.5"],
 }
 
 
