@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICE = (sys.executable, "-P", "-m", "service")
+TRAFFIC = (sys.executable, "-P", "-m", "service.demo_traffic")
 
 _FAILED = 1
 _WRONG = 2
 _EMBEDDED_DEMO_USERS = 10_000
 _MAX_DEMO_USERS = 100_000_000
+_DEMO_MATCHES, _MAX_DEMO_MATCHES = 3, 1000
 _READY_SECONDS = 60.0
 _ANSWER_SECONDS = 2.0
 _GRACE_SECONDS = 10.0
@@ -91,13 +93,30 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_count,
         help=f"fill an empty database with N made-up users ({_EMBEDDED_DEMO_USERS} in a store of its own, else 0)",
     )
+    parser.add_argument(
+        "--demo-traffic",
+        metavar="N",
+        type=_matches,
+        nargs="?",
+        const=_DEMO_MATCHES,
+        help=f"let the users play N matches a second ({_DEMO_MATCHES}), through the API; if that needs a key"
+        " (API_KEYS), it is taken from LADDER_DEMO_KEY",
+    )
     parser.add_argument("--workers", metavar="N", help="processes that serve (one per core)")
     return parser.parse_args(arguments)
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text[:10]) <= _MAX_DEMO_USERS):
-        message = f"must be a whole number from 0 to {_MAX_DEMO_USERS}, not {text!r}"
+    return _number(text, 0, _MAX_DEMO_USERS)
+
+
+def _matches(text: str) -> int:
+    return _number(text, 1, _MAX_DEMO_MATCHES)
+
+
+def _number(text: str, low: int, high: int) -> int:
+    if not (text.isascii() and text.isdecimal() and low <= int(text[:10]) <= high):
+        message = f"must be a whole number from {low} to {high}, not {text!r}"
         raise argparse.ArgumentTypeError(message)
     return int(text)
 
@@ -122,6 +141,8 @@ def _run(options: argparse.Namespace, service: Sequence[str], stop: StopRequest)
         stack.callback(stop.ignore)
         _wait_until_ready(child, settings, stop)
         print(f"Ladder is ready: {_url(settings)}", flush=True)  # noqa: T201 - what the caller waits for
+        if options.demo_traffic:
+            stack.enter_context(_playing(settings, options.demo_traffic, environment))
         if not stop.wait(child):
             sentence = f"The service ended unexpectedly with exit code {_exit_code(child)}."
             raise _Refused(sentence, _FAILED)
@@ -186,6 +207,19 @@ def _serving(service: Sequence[str], environment: dict[str, str]) -> Iterator[su
         # Its workers are in its process group, and are gone already unless something went wrong.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+@contextlib.contextmanager
+def _playing(settings: Settings, matches: int, environment: dict[str, str]) -> Iterator[None]:
+    # It is given nothing by which it could get past the API. Whatever becomes of it is nothing to the service.
+    environment = {name: value for name, value in environment.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    host = _WILDCARDS.get(settings.host, settings.host)
+    child = spawn((*TRAFFIC, host, str(settings.port), str(matches)), death_signal=signal.SIGKILL, env=environment)
+    try:
+        yield
+    finally:
+        child.kill()
         child.wait()
 
 

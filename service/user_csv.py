@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
+import os
 import re
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from service.model import MAX_RATING, MIN_RATING, RESERVED_IDS, USER_ID, USERNAME, UserId
 from service.ranking.bulk import Line
+from service.ranking.repeats import Repeats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -29,6 +32,7 @@ MAX_LINE_BYTES = 1000
 """Far more than the longest line that could be taken."""
 _RATING = re.compile(r"[1-9][0-9]{2,3}\Z")
 _GZIP = b"\x1f\x8b"
+_BLOCK = 1 << 18
 _NEEDED, _OPTIONAL = {"username", "rating"}, {"id", "position", "rank"}
 
 
@@ -55,6 +59,7 @@ class UserCsv:
         self._file = _unpacked(file)
         self._number = 0
         self._columns = _header(self._next_line().removeprefix(b"\xef\xbb\xbf"))
+        self._good = _good(self._columns)
 
     def __iter__(self) -> Iterator[Record]:
         while raw := self._next_line():
@@ -73,7 +78,17 @@ class UserCsv:
         self._number += 1
         return line
 
+    def skip_to(self, number: int) -> None:
+        """Pass over the lines up to this one, without a look at them."""
+        while self._number < number and self._next_line():
+            pass
+
     def _parsed(self, raw: bytes) -> Line | str:
+        # Nearly all lines are good ones, and one look tells that faster than the many that find the reason why not.
+        if good := self._good(raw):
+            user_id, username, rating = good["id"], good["username"], int(good["rating"])
+            if MIN_RATING <= rating <= MAX_RATING and (name := user_id.decode()) not in RESERVED_IDS:
+                return Line(self._number, UserId(name) if name else None, username.decode(), rating)
         if len(raw) >= MAX_LINE_BYTES:
             return f"longer than {MAX_LINE_BYTES} bytes"
         try:
@@ -88,26 +103,89 @@ class UserCsv:
         return _line(self._number, named.get("id", ""), named["username"], named["rating"])
 
 
+class Scan(NamedTuple):
+    """What was learnt of a list by reading it once: the SHA-256 of its file, its last line, which may be repeated."""
+
+    digest: bytes
+    lines: int
+    repeats: Repeats
+
+
+def scan(file: BinaryIO, report: Callable[[int], None]) -> Scan:
+    """
+    Read a seekable file to its end and go back to its beginning; `report` is called with the bytes read. O(lines).
+
+    Raises `BadList` for a wrong header. Where it breaks off is for whoever takes the lines to tell.
+    """
+    digest, repeats, number = hashlib.sha256(), Repeats(), 0
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    file.seek(0)
+    try:
+        for number, _, content in UserCsv(file):
+            if isinstance(content, Line):
+                repeats.add(content)
+            if number % 20_000 == 0:
+                report(file.tell())
+    except BadList:
+        if not number:
+            raise
+    file.seek(0)
+    return Scan(digest.digest(), number, repeats)
+
+
 class Rejects:
     """
     The file of refused lines, with their numbers and reasons; use as a context manager.
 
-    Made at once, to find out that it cannot be (`OSError`), and removed at the end if nothing was refused.
+    Opened at once, to find out that it cannot be (`OSError`), but left as it is until `begin`; removed at the end if
+    nothing was refused.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._empty = True
-        self._file = path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        self._writer.writerow(("line", "reason", "text"))
+        # What is already there may be of an import that goes on.
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb", buffering=_BLOCK)
+        self._is_regular = path.is_file()
+        self._size = 0
+
+    def begin(self, size: int = 0) -> bool:
+        """Go on after the first bytes, of an earlier import, or from the start; False if there are not so many."""
+        if self._is_regular and os.fstat(self._file.fileno()).st_size < size:
+            return False
+        self._size = size
+        self.cut(size)
+        return True
+
+    @property
+    def size(self) -> int:
+        """The bytes written, 0 if nothing was refused."""
+        return self._size
+
+    def cut(self, size: int) -> None:
+        """Forget what was written after the first bytes."""
+        if self._is_regular:
+            self._file.flush()
+            self._file.truncate(size)
+            self._file.seek(size)
+        self._size = size
+
+    def sync(self) -> None:
+        """Return when everything written would survive a crash of the machine."""
+        self._file.flush()
+        if self._is_regular:
+            os.fsync(self._file.fileno())
 
     def add(self, record: Record, reason: str) -> None:
         """Write a line as it was, except that what cannot be shown is escaped."""
         text = record.raw.decode(errors="backslashreplace")
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-        self._writer.writerow((record.number, reason, shown))
-        self._empty = False
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        if not self._size:
+            writer.writerow(("line", "reason", "text"))
+        writer.writerow((record.number, reason, shown))
+        self._size += self._file.write(lines.getvalue().encode())
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +195,7 @@ class Rejects:
     ) -> None:
         self._file.close()
         # It may be a device.
-        if self._empty and self.path.is_file():
+        if self._is_regular and not self.path.stat().st_size:
             self.path.unlink()
 
 
@@ -136,6 +214,20 @@ def _header(raw: bytes) -> list[str]:
         message = f"the first line must be the header id,username,rating (id may be left out), not {raw[:80]!r}"
         raise BadList(message)
     return columns
+
+
+def _good(columns: list[str]) -> Callable[[bytes], re.Match[bytes] | None]:
+    """Return what tells whether a line is a good one of these columns, without quotes, and if so its values."""
+    shapes = {
+        "id": rb"(?P<id>(?:[A-Za-z0-9_.:-]{1,64})?)",
+        "username": rb"(?P<username>[A-Za-z0-9_.-]{3,32})",
+        "rating": rb"(?P<rating>[1-9][0-9]{2,3})",
+    }
+    pattern = rb",".join(shapes.get(column, rb'[^,"\x80-\xff]*') for column in columns)
+    # A value for the id also where there is no column for it.
+    prefix = b"" if "id" in columns else rb"(?P<id>)"
+    match = re.compile(prefix + pattern + rb"\Z").match
+    return lambda raw: found if len(raw) < MAX_LINE_BYTES and (found := match(raw)) else None
 
 
 def _values(text: str) -> list[str] | None:

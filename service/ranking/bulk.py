@@ -17,11 +17,12 @@ import msgspec
 
 from service.errors import Unavailable
 from service.model import NewUser, UserId, new_user_id
-from service.store.bulk import Plan, Raced
+from service.store.bulk import Asked, Plan, Raced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Container, Sequence
 
+    from service.ranking.repeats import Repeats
     from service.store.bulk import Intake, Known
 
 CHUNK_LINES = 5_000
@@ -47,31 +48,53 @@ class Outcome(msgspec.Struct, frozen=True):
     refused: dict[int, str]
 
 
-def take(intake: Intake, lines: Sequence[Line]) -> Outcome:
+def take(
+    intake: Intake,
+    lines: Sequence[Line],
+    *,
+    repeats: Repeats | None = None,
+    settle: Callable[[Outcome], None] = lambda _: None,
+) -> Outcome:
     """
     Take a chunk in one transaction; what is returned is committed.
+
+    `repeats` says of which lines something must be noted or looked up, all without it. `settle` is called before the
+    commit, for what is to be kept with it; again, with another outcome, if somebody else was faster.
 
     Raises `Unavailable` or `OutcomeUnknown`. Lines of which none was refused may be taken again by another
     intake, which changes nothing.
     """
-    ids = [line.id for line in lines if line.id is not None]
-    names = [line.username.lower() for line in lines]
+    asked = Asked(
+        ids=[line.id for line in lines if line.id is not None], names=[line.username.lower() for line in lines]
+    )
+    if repeats is None:
+        suspects, asked.taken_ids, asked.taken_names = None, asked.ids, asked.names
+    else:
+        suspects = {line.number for line in lines if repeats.may_repeat(line)}
+        asked.taken_ids = [line.id for line in lines if line.id is not None and line.number in suspects]
+        asked.taken_names = [line.username.lower() for line in lines if line.number in suspects]
     for _ in range(_TRIES):
         try:
             with intake.transaction():
-                plan, refused = judge(lines, intake.known(ids, names))
+                plan, refused = judge(lines, intake.known(asked), suspects)
                 updated = intake.write(plan)
+                created = len(plan.created)
+                outcome = Outcome(created, updated, len(lines) - len(refused) - created - updated, refused)
+                settle(outcome)
         except Raced:
             # Whoever was faster is committed or gone by now, so the next look sees it.
             continue
-        created = len(plan.created)
-        return Outcome(created, updated, len(plan.taken) - created - updated, refused)
+        return outcome
     message = "others keep writing the same users or names"
     raise Unavailable(message)
 
 
-def judge(lines: Sequence[Line], known: Known) -> tuple[Plan, dict[int, str]]:
-    """Decide about each line in order; returns what is to be written, and the reasons of those refused."""
+def judge(lines: Sequence[Line], known: Known, suspects: Container[int] | None = None) -> tuple[Plan, dict[int, str]]:
+    """
+    Decide about each line in order; returns what is to be written, and the reasons of those refused.
+
+    Of the lines with the numbers of `suspects`, or of all, it is to be noted what they took.
+    """
     plan = Plan()
     refused: dict[int, str] = {}
     for line in lines:
@@ -86,7 +109,8 @@ def judge(lines: Sequence[Line], known: Known) -> tuple[Plan, dict[int, str]]:
             refused[line.number] = f"the username belongs to the user {owner}"
         else:
             _take(NewUser(user_id, line.username, line.rating), known, plan, keeps_name=line.id is None)
-            plan.taken.append((line.number, user_id, name))
+            if suspects is None or line.number in suspects:
+                plan.noted.append((line.number, user_id, name))
             known.lines_by_id[user_id] = known.lines_by_name[name] = line.number
     return plan, refused
 

@@ -1,19 +1,22 @@
 """
 Many users at once: a session through which they come into Postgres chunk by chunk.
 
-What has been taken is noted in a temporary table beside the users, so that an import of any length needs no
-more memory than one chunk, and a dry run sees what it would have done by now.
+What has been taken is noted in a table beside the users, so that an import of any length needs no more memory than one
+chunk, and a dry run sees what it would have done by now. That table is a temporary one, unless the import is to be
+resumed after whatever ends it: then what it noted and how far it is are kept by the transactions that take its lines.
 """
 
 from __future__ import annotations
 
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import psycopg
+from psycopg import sql
 
+from service.errors import Unavailable
 from service.model import NewUser, UserId
 from service.store.postgres import CONNECT_SECONDS, SESSION_OPTIONS, load_queries, translated
 
@@ -38,6 +41,30 @@ class Raced(Exception):
     """Somebody else wrote the same users or names first; nothing of the transaction is left."""
 
 
+class Busy(Unavailable):
+    """Another process imports the same list."""
+
+
+class Progress(NamedTuple):
+    """How far an import is: the last line it has judged, what became of all, and how much of the rejects is valid."""
+
+    line: int = 0
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    rejects: int = 0
+
+
+class Asked(msgspec.Struct):
+    """The ids and lower-case names of a chunk, and those among them that an earlier line may have taken."""
+
+    ids: Sequence[UserId]
+    names: Sequence[str]
+    taken_ids: Sequence[UserId] = ()
+    taken_names: Sequence[str] = ()
+
+
 class Known(msgspec.Struct):
     """Who has the ids and lower-case names of a chunk, and which earlier line of the import took them."""
 
@@ -51,22 +78,23 @@ class Plan(msgspec.Struct):
     """
     What a chunk writes: new users; known ones, under their name or (in the order of the lines) another.
 
-    `taken` notes the line, the id and the lower-case name of everything that is not to be taken again,
-    users that stay as they are included.
+    `noted` is the line, the id and the lower-case name of what another line may try to take again, users that stay as
+    they are included.
     """
 
     created: list[NewUser] = []
     rated: list[NewUser] = []
     renamed: list[NewUser] = []
-    taken: list[tuple[int, UserId, str]] = []
+    noted: list[tuple[int, UserId, str]] = []
 
 
 class Intake:
     """A session on the primary that takes users in, in transactions; made by `open_intake`."""
 
-    def __init__(self, connection: psycopg.Connection, *, dry_run: bool) -> None:
+    def __init__(self, connection: psycopg.Connection, *, dry_run: bool, digest: bytes | None) -> None:
         self._connection = connection
         self._dry_run = dry_run
+        self._digest = digest
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -91,19 +119,60 @@ class Intake:
 
     def prepare(self) -> None:
         """Make the session's temporary objects, which end with it."""
-        self._connection.execute(_QUERIES["open"])
+        if self._digest is None:
+            self._connection.execute(_QUERIES["open"])
+        else:
+            self._connection.execute(sql.SQL(_QUERIES["open_kept"]).format(list=sql.Literal(self._digest)))
         if self._dry_run and not self._answer("has_schema"):
             self._connection.execute(_QUERIES["no_users"])
         self._connection.execute(_QUERIES["present_dry" if self._dry_run else "present"])
+
+    def begin(self, *, anew: bool = False) -> Progress:
+        """
+        Take the list for this session, and return how far it was taken; as if never with `anew`, or after a week.
+
+        Raises `Busy` if another session has it for ten seconds more: that of a process that was killed ends sooner.
+        """
+        with self.transaction():
+            self._connection.execute(_QUERIES["patient"])
+            try:
+                self._connection.execute(_QUERIES["own"], {"key": int.from_bytes(self._list[:8], signed=True)})
+            except psycopg.errors.LockNotAvailable as error:
+                message = "another process imports the same list"
+                raise Busy(message) from error
+            lists = [row[0] for row in self._connection.execute(_QUERIES["stale"])]
+            self._forget([*lists, self._list] if anew else lists)
+            rows = self._connection.execute(_QUERIES["begin"], {"list": self._list}).fetchall()
+        return Progress(*rows[0]) if rows else Progress()
+
+    def keep(self, progress: Progress) -> None:
+        """Note how far the import is, within the transaction that brought it there."""
+        self._connection.execute(_QUERIES["keep"], {"list": self._list, **progress._asdict()})
+
+    def forget(self) -> None:
+        """Forget the list, which has been imported to its end."""
+        with self.transaction():
+            self._forget([self._list])
+
+    def _forget(self, lists: Sequence[bytes]) -> None:
+        self._connection.execute(_QUERIES["forget_lines"], {"lists": list(lists)})
+        self._connection.execute(_QUERIES["forget"], {"lists": list(lists)})
+
+    @property
+    def _list(self) -> bytes:
+        if self._digest is None:
+            message = "only an import with a digest is kept"
+            raise RuntimeError(message)
+        return self._digest
 
     def is_empty(self) -> bool:
         """Whether there is no user at all."""
         return not self._answer("any_user")
 
-    def known(self, ids: Sequence[UserId], names: Sequence[str]) -> Known:
+    def known(self, asked: Asked) -> Known:
         """Return what is known of these ids and lower-case names now. O(chunk * log n)."""
         known = Known()
-        for line, user_id, name, rating in self._connection.execute(_QUERIES["known"], {"ids": ids, "names": names}):
+        for line, user_id, name, rating in self._connection.execute(_QUERIES["known"], msgspec.structs.asdict(asked)):
             if line is None:
                 known.users[user_id] = NewUser(user_id, name, rating)
                 known.owners[name.lower()] = user_id
@@ -119,8 +188,11 @@ class Intake:
             changed = self._change(plan) if changed else 0
             # In the order of the service's own inserts, so that they wait for each other one way only.
             created = sorted(plan.created, key=lambda user: (user.username.lower(), user.id))
-            self._copy("create", ((user.id, user.username, user.rating) for user in created))
-        self._copy("note", plan.taken)
+            if created:
+                self._copy("create", ((user.id, user.username, user.rating) for user in created))
+        if plan.noted:
+            kept = () if self._digest is None else (self._digest,)
+            self._copy("note_kept" if kept else "note", ((*kept, *noted) for noted in plan.noted))
         return changed
 
     def _change(self, plan: Plan) -> int:
@@ -148,16 +220,18 @@ class Intake:
 
 
 @contextmanager
-def open_intake(database_url: str, *, dry_run: bool = False) -> Iterator[Intake]:
+def open_intake(database_url: str, *, dry_run: bool = False, digest: bytes | None = None) -> Iterator[Intake]:
     """
     Open a session that takes users in. In a dry run it changes nothing, and needs no schema.
+
+    With the `digest` of a list (of at least 8 bytes) it can be resumed by another session, see `Intake.begin`.
 
     Raises `Unavailable` if Postgres cannot be reached.
     """
     with translated():
         connection = psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS, options=_OPTIONS)
     with closing(connection):
-        intake = Intake(connection, dry_run=dry_run)
+        intake = Intake(connection, dry_run=dry_run, digest=digest)
         with intake.transaction():
             intake.prepare()
         yield intake

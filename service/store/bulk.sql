@@ -6,6 +6,42 @@ CREATE TEMPORARY TABLE taken (line bigint NOT NULL, id text COLLATE "C" NOT NULL
 CREATE INDEX ON taken (id);
 CREATE INDEX ON taken (name);
 
+-- name: open_kept
+-- The same for an import that can be resumed: what is kept of its list.
+CREATE TEMPORARY VIEW taken AS SELECT line, id, name FROM import_lines WHERE list = {list}::bytea;
+
+-- name: patient
+-- Wait longer for the next lock of this transaction.
+SET LOCAL lock_timeout = '10s';
+
+-- name: own
+-- Let this session alone import a list.
+SELECT pg_advisory_lock(%(key)s);
+
+-- name: stale
+-- Lists that nobody has gone on with for a week: too much may have happened to their users since.
+SELECT list FROM imports WHERE touched_at < clock_timestamp() - interval '7 days';
+
+-- name: forget_lines
+-- Forget what was noted of lists.
+DELETE FROM import_lines WHERE list = ANY(%(lists)s::bytea[]);
+
+-- name: forget
+-- Forget how far lists were taken.
+DELETE FROM imports WHERE list = ANY(%(lists)s::bytea[]);
+
+-- name: begin
+-- How far a list was taken.
+SELECT line, created, updated, unchanged, refused, rejects FROM imports WHERE list = %(list)s;
+
+-- name: keep
+-- Note how far a list is taken.
+INSERT INTO imports (list, line, created, updated, unchanged, refused, rejects)
+VALUES (%(list)s, %(line)s, %(created)s, %(updated)s, %(unchanged)s, %(refused)s, %(rejects)s)
+ON CONFLICT (list) DO UPDATE
+SET line = EXCLUDED.line, created = EXCLUDED.created, updated = EXCLUDED.updated, unchanged = EXCLUDED.unchanged,
+    refused = EXCLUDED.refused, rejects = EXCLUDED.rejects, touched_at = EXCLUDED.touched_at;
+
 -- name: has_schema
 -- Whether the database has been migrated.
 SELECT to_regclass('users') IS NOT NULL;
@@ -33,9 +69,9 @@ SELECT NULL::bigint, id, username, rating FROM present WHERE id = ANY(%(ids)s::t
 UNION ALL
 SELECT NULL::bigint, id, username, rating FROM present WHERE lower(username) = ANY(%(names)s::text[])
 UNION ALL
-SELECT line, id, name, NULL FROM taken WHERE id = ANY(%(ids)s::text[])
+SELECT line, id, name, NULL FROM taken WHERE id = ANY(%(taken_ids)s::text[])
 UNION ALL
-SELECT line, id, name, NULL FROM taken WHERE name = ANY(%(names)s::text[]);
+SELECT line, id, name, NULL FROM taken WHERE name = ANY(%(taken_names)s::text[]);
 
 -- name: hold
 -- Lock users in id order, as the service's own batches do, so that neither can deadlock with the other.
@@ -59,3 +95,7 @@ COPY users (id, username, rating) FROM STDIN;
 -- name: note
 -- What a chunk has taken, row by row from the client.
 COPY taken (line, id, name) FROM STDIN;
+
+-- name: note_kept
+-- The same, kept with the list.
+COPY import_lines (list, line, id, name) FROM STDIN;

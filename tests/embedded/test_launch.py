@@ -219,6 +219,7 @@ def test_port_in_use_is_refused(tmp_path: Path) -> None:
         (["--workers", "0"], "WORKERS"),
         (["--demo-users", "-1"], "--demo-users"),
         (["--demo-users", "1e4"], "--demo-users"),
+        (["--demo-traffic", "0"], "--demo-traffic"),
         (["--host", "no such host"], "HOST"),
         (["--colour"], "--colour"),
     ],

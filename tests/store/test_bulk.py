@@ -114,15 +114,17 @@ def test_a_dry_run_needs_no_schema(database_url: str) -> None:
     assert Totals(2, 0, 0, frozenset({4})) == run(database_url, lines, dry_run=True)
 
 
-def test_every_statement_finds_its_rows_by_index(database_url: str) -> None:
+@pytest.mark.parametrize("digest", [None, b"the digest of a list"])
+def test_every_statement_finds_its_rows_by_index(database_url: str, digest: bytes | None) -> None:
     """No statement of an import reads the whole table, not even while the planner knows nothing about it."""
     store(database_url, {str(number): (f"name-{number}", 1500) for number in range(1000)})
+    ids, names = [str(number) for number in range(500)], [f"name-{number}" for number in range(500)]
     chunk: dict[str, dict[str, object]] = {
-        "known": {"ids": [str(number) for number in range(500)], "names": [f"name-{number}" for number in range(500)]},
+        "known": {"ids": ids, "names": names, "taken_ids": ids, "taken_names": names},
         "hold": {"ids": [str(number) for number in range(500)]},
         "rate": {"ids": [str(number) for number in range(500)], "ratings": [1600] * 500},
     }
-    with open_intake(database_url) as intake:
+    with open_intake(database_url, digest=digest) as intake:
         for name, parameters in chunk.items():
             plan = intake._connection.execute("EXPLAIN " + _QUERIES[name], parameters).fetchall()
 

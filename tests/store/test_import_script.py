@@ -7,6 +7,7 @@ import csv
 import gzip
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -62,7 +63,8 @@ def test_a_list_is_imported_and_on_the_board(settings: Settings, path: Path) -> 
 
     assert 0 == done.returncode
     assert {
-        "created": 2, "updated": 0, "unchanged": 3, "refused": 0, "dry_run": False, "rejects": None, "error": None
+        "created": 2, "updated": 0, "unchanged": 3, "refused": 0, "dry_run": False, "rejects": None, "error": None,
+        "resumed_after_line": None,
     } == result(done)  # fmt: skip
     assert not rejects.exists()
     asyncio.run(assert_mirror_equals_ledger(settings))
@@ -188,7 +190,9 @@ def test_a_terminal_shows_a_bar(settings: Settings, path: Path) -> None:
 
     assert "━" in shown
     assert "2 lines" in shown
-    assert b"Users: 2 lines (100%)\nBoard: 2 users\n" == plain
+    assert re.fullmatch(
+        rb"Checked: 0 MiB, 3 lines \(100%\)\nUsers: 2 lines, [0-9,]+/s, 0 s left \(100%\)\nBoard: 2 users\n", plain
+    )
 
 
 def _read(terminal: int) -> Iterator[bytes]:

@@ -7,6 +7,8 @@ import io
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.model import UserId
 from service.ranking.bulk import Line
@@ -122,6 +124,7 @@ def test_a_broken_archive_is_read_up_to_there() -> None:
 def test_refused_lines_are_written_as_they_were(tmp_path: Path) -> None:
     """Number, reason and text; what cannot be shown is escaped, so that every one is one line."""
     with Rejects(tmp_path / "rejects.csv") as rejects:
+        rejects.begin()
         rejects.add(Record(7, b"1,\xff\0\xc3\xa4,1500", ""), "not UTF-8")
 
     assert 'line,reason,text\n7,not UTF-8,"1,\\xff\\x00ä,1500"\n' == rejects.path.read_text(encoding="utf-8")
@@ -132,8 +135,42 @@ def test_without_refusals_there_is_no_file(tmp_path: Path) -> None:
     old = tmp_path / "rejects.csv"
     old.write_text("old")
     for path in (old, Path("/dev/null")):
-        with Rejects(path):
-            pass
+        with Rejects(path) as rejects:
+            assert rejects.begin()
 
     assert not old.exists()
     assert Path("/dev/null").exists()
+
+
+VALUES = st.text('aZ09_.-:, "\n\x00\u00e9', max_size=5) | st.sampled_from(
+    ["search", "ann", "1500", "99", "5001", "05", ""]
+)
+
+
+@given(header=st.permutations(["id", "username", "rating", "rank"]), lines=st.lists(st.lists(VALUES, max_size=5)))
+def test_the_quick_look_at_a_line_sees_what_the_long_one_does(header: list[str], lines: list[list[str]]) -> None:
+    """Whatever a line holds: a good one is the same user, and no other passes for one."""
+    data = "\n".join(",".join(line) for line in [header, *lines]).encode()
+    quick = contents(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.user_csv._good", lambda _: lambda _: None)
+
+        assert contents(data) == quick
+
+
+def test_rejects_of_an_import_that_goes_on_are_continued(tmp_path: Path) -> None:
+    """What an attempt wrote beyond what was kept is cut off; if there is less than was kept, it is told."""
+    path = tmp_path / "rejects.csv"
+    first, second = (Record(number, b"text", "reason") for number in (2, 3))
+    with Rejects(path) as rejects:
+        assert rejects.begin()
+        rejects.add(first, "reason")
+        kept = rejects.size
+        rejects.add(second, "lost")
+        rejects.sync()
+    with Rejects(path) as rejects:
+        assert not rejects.begin(1000)
+        assert rejects.begin(kept)
+        rejects.add(second, "again")
+
+    assert ["line,reason,text", "2,reason,text", "3,again,text"] == path.read_text().splitlines()

@@ -1,0 +1,222 @@
+"""An import that was killed goes on where it was, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from service.model import UserId
+from service.ranking.bulk import Line, Outcome, take
+from service.ranking.repeats import Repeats
+from service.settings import Settings
+from service.store import bulk
+from service.store.bulk import Busy, Progress, open_intake
+from tests.conftest import Stores
+from tests.embedded.processes import wait_until
+from tests.ranking.equality import assert_mirror_equals_ledger
+from tests.store.import_program import COMMAND, environment, result, run
+from tests.store.imports import Totals, Users, store, stored
+from tests.store.test_bulk import EXISTING, IDS, LISTS, NAMES, RATINGS, expected
+
+DIGEST = b"the digest of a list"
+
+
+def made(*, ids: bool) -> bytes:
+    """A list of some 23,000 lines; some are refused, by themselves, by one of an earlier chunk, or by a user."""
+    lines = [b"id,username,rating" if ids else b"username,rating"]
+    for number in range(23_000):
+        name, rating = f"name-{number}", 1000 + number % 100
+        if number % 4000 == 1000:
+            rating = 99
+        elif number % 4000 == 2000:
+            name = f"Name-{number // 2 + 1}"
+        elif number % 4000 == 3000:
+            name = "other"
+        user_id = f"u{number // 2 if number % 5000 == 2500 else number}"
+        lines.append(f"{user_id + ',' if ids else ''}{name},{rating}".encode())
+    return b"\n".join(lines)
+
+
+@contextmanager
+def killed(settings: Settings, path: Path) -> Iterator[None]:
+    """An import that was killed in the middle of its third chunk, when two were committed."""
+    store(settings.database_url, {"o": ("other", 1500)})
+    with psycopg.connect(settings.database_url) as blocking:
+        # The import waits for the end of this transaction, to know whether the name is taken.
+        blocking.execute("INSERT INTO users (id, username, rating) VALUES ('blocking', 'name-12345', 1500)")
+        with subprocess.Popen(
+            [*COMMAND, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(settings)
+        ) as program:
+            with psycopg.connect(settings.database_url, autocommit=True) as watching:
+                wait_until(lambda: _waiting(watching))
+            program.send_signal(signal.SIGKILL)
+        blocking.rollback()
+    assert 9_900 < len(stored(settings.database_url)) < 10_001
+    yield
+
+
+def _waiting(connection: psycopg.Connection) -> bool:
+    query = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(connection.execute(query).rowcount)
+
+
+def left(settings: Settings) -> int:
+    """How many rows are kept of imports."""
+    with psycopg.connect(settings.database_url) as connection:
+        query = "SELECT (SELECT count(*) FROM imports) + (SELECT count(*) FROM import_lines)"
+        return int((connection.execute(query).fetchone() or (0,))[0])
+
+
+def board(database_url: str) -> list[tuple[str, int]]:
+    """Every name and rating."""
+    return sorted((name, rating) for name, rating, _ in stored(database_url).values())
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_killed_import_ends_like_one_that_was_not(
+    settings: Settings, stores: Stores, tmp_path: Path, *, ids: bool
+) -> None:
+    """After SIGKILL the same command begins behind what is committed: same users, counts and refused lines."""
+    path, whole = tmp_path / "list.csv", tmp_path / "whole.csv"
+    path.write_bytes(made(ids=ids))
+    whole.write_bytes(made(ids=ids))
+    with killed(settings, path):
+        versions = {user_id: version for user_id, (_, _, version) in stored(settings.database_url).items()}
+        done = run(settings, path, "--json")
+    assert versions.items() <= {key: version for key, (_, _, version) in stored(settings.database_url).items()}.items()
+    asyncio.run(assert_mirror_equals_ledger(settings))
+    assert 0 == left(settings)
+
+    other = msgspec.structs.replace(settings, database_url=stores.url(name := stores.create(stores.template)))
+    try:
+        store(other.database_url, {"o": ("other", 1500)})
+        undisturbed = run(other, whole, "--json")
+        assert board(other.database_url) == board(settings.database_url)
+    finally:
+        stores.drop(name)
+
+    assert 3 == done.returncode == undisturbed.returncode
+    resumed, expected = result(done), result(undisturbed)
+    assert (10_001, None) == (resumed.pop("resumed_after_line"), expected.pop("resumed_after_line"))
+    rejects, undisturbed_rejects = Path(resumed.pop("rejects")), Path(expected.pop("rejects"))
+    assert expected == resumed
+    assert undisturbed_rejects.read_bytes() == rejects.read_bytes()
+    assert expected["refused"] + 1 == len(rejects.read_text().splitlines())
+
+
+@pytest.mark.parametrize("why", ["a changed file", "no rejects", "asked to", "a week later"])
+def test_what_cannot_be_resumed_starts_anew(settings: Settings, tmp_path: Path, why: str) -> None:
+    """The whole list is taken from its first line, and what was taken already is not touched."""
+    path = tmp_path / "list.csv"
+    path.write_bytes(made(ids=True))
+    with killed(settings, path):
+        before = stored(settings.database_url)
+        match why:
+            case "a changed file":
+                path.write_bytes(path.read_bytes().replace(b"name-20000,1000", b"name-20000,1001"))
+            case "no rejects":
+                (tmp_path / "list.csv.rejects.csv").unlink()
+            case "a week later":
+                with psycopg.connect(settings.database_url) as connection:
+                    connection.execute("UPDATE imports SET touched_at = now() - interval '8 days'")
+        done = run(settings, path, "--json", *(["--anew"] if why == "asked to" else []))
+
+    assert result(done)["resumed_after_line"] is None
+    assert len(before) - 1 == result(done)["unchanged"]
+    assert before.items() <= stored(settings.database_url).items()
+    assert (tmp_path / "list.csv.rejects.csv").read_text().count("\nline,reason") == 0
+    # What is kept of a changed list is forgotten after a week.
+    assert (left(settings) > 0) == (why == "a changed file")
+
+
+ROWS = st.one_of(
+    LISTS,
+    st.lists(st.tuples(st.none(), st.sampled_from(NAMES), RATINGS), max_size=14),
+    st.lists(st.tuples(IDS, st.sampled_from(NAMES), RATINGS), max_size=14),
+)
+
+
+@pytest.mark.timeout(300)
+@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(existing=EXISTING, rows=ROWS, chunk=st.integers(1, 6), sessions=st.integers(1, 4))
+def test_an_import_by_several_sessions_is_one(
+    database_url: str, existing: Users, rows: list[tuple[UserId | None, str, int]], chunk: int, sessions: int
+) -> None:
+    """However it is cut, by whatever ends a session, and though only what may be repeated is noted, it ends the same."""
+    lines = [Line(number, *row) for number, row in enumerate(rows, start=2)]
+    store(database_url, existing)
+    users, totals = expected(existing, lines)
+    repeats, refused = Repeats(), set[int]()
+    for line in lines:
+        repeats.add(line)
+    done, taken = Progress(), lines
+    while taken:
+        with open_intake(database_url, digest=DIGEST) as intake:
+            assert done == intake.begin()
+            for _ in range(sessions):
+                taken = [line for line in lines if line.number > done.line][:chunk]
+                if not taken:
+                    break
+
+                def settle(outcome: Outcome, last: int = taken[-1].number, before: Progress = done) -> None:
+                    nonlocal done
+                    done = Progress(
+                        last,
+                        before.created + outcome.created,
+                        before.updated + outcome.updated,
+                        before.unchanged + outcome.unchanged,
+                    )
+                    intake.keep(done)
+
+                refused |= set(take(intake, taken, repeats=repeats, settle=settle).refused)
+            if not taken:
+                intake.forget()
+
+    assert totals == Totals(done.created, done.updated, done.unchanged, frozenset(refused))
+    assert sorted(users.values()) == sorted(user[:2] for user in stored(database_url).values())
+
+
+def test_one_list_is_imported_by_one_process(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one is told so; another list, and the same one afterwards, may be imported."""
+    monkeypatch.setitem(bulk._QUERIES, "patient", "SET LOCAL lock_timeout = '50ms'")
+    with open_intake(database_url, digest=DIGEST) as first:
+        first.begin()
+        with open_intake(database_url, digest=DIGEST) as second, pytest.raises(Busy):
+            second.begin()
+        with open_intake(database_url, digest=b"another list") as other:
+            assert Progress() == other.begin()
+    with open_intake(database_url, digest=DIGEST) as later:
+        assert Progress() == later.begin()
+
+
+def test_a_file_that_changes_under_the_import_is_noticed(settings: Settings, tmp_path: Path) -> None:
+    """Exit code 2 and a sentence: what was learnt of the list by reading it first holds no longer."""
+    path = tmp_path / "list.csv"
+    path.write_bytes(made(ids=False))
+    store(settings.database_url, {})
+    with psycopg.connect(settings.database_url) as blocking:
+        blocking.execute("INSERT INTO users (id, username, rating) VALUES ('blocking', 'name-7', 1500)")
+        with subprocess.Popen(
+            [*COMMAND, path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(settings)
+        ) as program:
+            with psycopg.connect(settings.database_url, autocommit=True) as watching:
+                wait_until(lambda: _waiting(watching))
+            with path.open("ab") as file:
+                file.write(b"\nlate,1500\n")
+            blocking.rollback()
+            assert program.stderr is not None
+            errors = program.stderr.read()
+
+    assert 2 == program.returncode
+    assert b"the file was changed while it was imported" in errors
