@@ -55,6 +55,14 @@ class Scripted(Api):
         return self.answers.pop(0)
 
 
+class FirstWins(random.Random):
+    """Nobody draws, and the first wins."""
+
+    def random(self) -> float:
+        """Neither small nor large."""
+        return 0.4
+
+
 ROWS = [{"id": "a", "rating": 1500}, {"id": "b:1", "rating": 1500}]
 FOUND = [(200, {"items": ROWS[:1], "total": 2}), (200, {"items": ROWS})]
 
@@ -73,10 +81,8 @@ FOUND = [(200, {"items": ROWS[:1], "total": 2}), (200, {"items": ROWS})]
 )
 def test_a_match_is_played_as_far_as_it_goes(answers: list[tuple[int, object]], asked: int) -> None:
     """Whoever is not there, or may not be rated so, is left alone; the second is rated only if the first was."""
-    source = random.Random(1)
-    source.random = lambda: 0.4  # type: ignore[method-assign]  nobody draws, and the first wins
     api = Scripted(*answers)
-    play(api, source, 2)
+    play(api, FirstWins(), 2)
 
     assert not api.answers
     assert asked == len(api.asked)
@@ -132,7 +138,12 @@ def launched(settings: Settings, **variables: str) -> Iterator[tuple[subprocess.
     """The launcher over a test's stores, playing; the process, and the one that plays."""
     port = str(free_port())
     command = [sys.executable, "-P", "-m", "service.launch", "--port", port, "--workers", "1"]
-    stores = {"DATABASE_URL": settings.database_url, "REDIS_URL": settings.redis_url, "PYTHONPATH": str(ROOT)}
+    stores = {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "PYTHONPATH": str(ROOT),
+        "LOG_LEVEL": "error",
+    }
     with subprocess.Popen(
         [*command, "--demo-users", "60", "--demo-traffic", "50"], env={**os.environ, **stores, **variables},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -143,7 +154,9 @@ def launched(settings: Settings, **variables: str) -> Iterator[tuple[subprocess.
             assert "Ladder is ready" in launcher.stdout.readline()
             assert launcher.stderr.readline().startswith("Making up users")
             playing: list[int] = []
-            wait_until(lambda: playing.extend(_players(port)) or playing or variables)
+            if not variables:
+                wait_until(lambda: _players(port))
+                playing = _players(port)
             yield launcher, playing[0] if playing else 0
         finally:
             launcher.kill()
