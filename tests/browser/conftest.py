@@ -29,17 +29,9 @@ def visitors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitors]:
 @pytest.fixture(scope="module")
 def crowd(visitors: Visitors, service: Service) -> Service:  # noqa: ARG001  without a browser no service is needed
     """A service with made-up users, in the mirror too."""
-    skip_without_stream(service)
     demo.fill(service.settings.database_url, CROWD)
     wait_until(service.is_mirrored)
     return service
-
-
-def skip_without_stream(service: Service) -> None:
-    """Skip what waits for a page to be live."""
-    with service.client.stream("GET", "/leaderboard/stream") as answer:
-        if answer.status_code == 404:
-            pytest.skip("there is no /leaderboard/stream yet")
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from service import demo
 from tests.api.serving import Service, free_port, serving, wait_until
 from tests.servers.own_redis import OwnRedis, own_redis
 
-from .conftest import skip_without_stream
 from .visit import Visit, Visitors
 
 AWAY = r"Failed to load resource|net::ERR_"
@@ -33,7 +32,6 @@ def standing(fresh_database: str, server: OwnRedis) -> Iterator[Service]:
     demo.fill(fresh_database, 60)
     server.start()
     with serving(fresh_database, server.url) as running:
-        skip_without_stream(running)
         wait_until(running.is_mirrored)
         yield running
 
@@ -78,7 +76,6 @@ def test_the_service_is_restarted(visitors: Visitors, fresh_database: str, serve
     with visitors.visit(f"http://127.0.0.1:{port}") as tab:
         word = tab.page.locator("#health-word")
         with serving(fresh_database, server.url, port=port) as running:
-            skip_without_stream(running)
             wait_until(running.is_mirrored)
             tab.open()
             expect(word).to_have_text("Live")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from .visit import NARROW, WIDE, Visit, rated
 
 Visiting = Callable[..., Visit]
 
+TODAY = datetime.now(UTC).date()
 DAYS = [
-    {"day": f"2026-11-{day:02}", "rating": 1500 + 7 * day * (-1) ** day, "rank": 90 - day, "position": 90 - day}
-    for day in range(1, 21)
+    {"day": str(TODAY - timedelta(days=ago)), "rating": 1400 + 5 * ago, "rank": 90 + ago, "position": 90 + ago}
+    for ago in (45, 20, 12, 11, 3)
 ]
 
 
@@ -99,6 +102,7 @@ def test_the_keyboard_alone_is_enough(visit: Visiting, crowd: Service, size: tup
     neighbor = str(tab.page.evaluate(f"{focused}.textContent"))
     keys.press("Enter")
     expect(name).to_have_text(neighbor)
+    expect(name).to_be_focused()
     keys.press("Escape")
     expect(tab.page.locator("#card")).to_be_hidden()
     expect(tab.page.locator("#find")).to_be_focused()
@@ -123,10 +127,10 @@ def test_a_card_has_an_address_and_tells_where_a_player_stands(
         ".facts dd"
     ).all_inner_texts()
     assert [row["username"] for row in around] == card.locator(".around a").all_inner_texts()
-    expect(card.locator(".history svg .point")).to_have_count(len(DAYS))
+    expect(card.locator(".history svg .point")).to_have_count(len(DAYS) + 1)
     expect(card.locator(".history .chart")).to_have_attribute(
         "aria-label",
-        "Rating by days. Up 147 since 1 Nov, from 1,493 to 1,640; best 1,640 on 20 Nov.",
+        re.compile(rf"^Rating by days\. \w+ \d+ since .+, from 1,625 to {standing['rating']:,}; best 1,625 on .+\.$"),
     )
     expect(tab.page.locator("#histogram .here")).to_have_count(1)
     expect(tab.page.locator("#distribution-words")).to_contain_text(f"{somebody['username']} has")
@@ -155,7 +159,9 @@ def test_a_card_follows_its_player(visit: Visiting, crowd: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(404, {}), (200, {"id": "x", "items": DAYS[:1]})], ids=["no route", "one day"]
+    ("status", "body"),
+    [(404, {}), (200, {"id": "x", "items": []}), (200, {"id": "x", "items": [{**DAYS[0], "day": str(TODAY)}]})],
+    ids=["no route", "no days", "today alone"],
 )
 def test_without_two_days_of_history_no_line_is_drawn(
     visit: Visiting, crowd: Service, status: int, body: dict[str, Any]

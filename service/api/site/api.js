@@ -7,7 +7,7 @@ const LONGEST_WAIT_MS = 30_000;
 let quietUntil = 0;
 let refusals = 0;
 
-/** `answered` with what ranked, `refused` with until when the page is quiet, `unreachable`. */
+/** `answered` with what ranked, `refused` with until when the page is quiet. */
 export const traffic = new EventTarget();
 
 /** An answer other than 2xx; `status` is HTTP's. */
@@ -60,7 +60,7 @@ async function once(path, signal) {
   let answer;
   try {
     const limit = AbortSignal.timeout(PATIENCE_MS);
-    answer = await fetch(path, { signal: signal ? AbortSignal.any([signal, limit]) : limit, cache: "no-store" });
+    answer = await fetch(path, { signal: signal ? AbortSignal.any([signal, limit]) : limit });
     const body = await answer.json();
     if (answer.ok) {
       refusals = 0;
@@ -69,7 +69,6 @@ async function once(path, signal) {
     }
   } catch (error) {
     signal?.throwIfAborted();
-    if (!answer) tell("unreachable");
     throw error;
   }
   if (answer.status === 429 || answer.status === 503) quiet(answer);

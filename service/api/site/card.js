@@ -15,7 +15,6 @@ const roomy = matchMedia("(min-width: 62rem)");
 export class Card extends EventTarget {
   #dialog = byId("card");
   #id = null;
-  #opener = null;
   #abort = new AbortController();
   #timer = 0;
   #due = 0;
@@ -68,8 +67,6 @@ export class Card extends EventTarget {
   }
 
   #open(id) {
-    const active = document.activeElement;
-    if (!this.#id || !this.#dialog.contains(active)) this.#opener = active;
     this.#abort.abort();
     this.#abort = new AbortController();
     this.#id = id;
@@ -85,11 +82,10 @@ export class Card extends EventTarget {
     clearTimeout(this.#timer);
     this.#id = null;
     this.dispatchEvent(new Event("place"));
+    // Which gives the focus back to whatever had it before.
     this.#dialog.close();
     this.#say(null);
     document.title = "Ladder";
-    const back = this.#opener?.isConnected && this.#opener !== document.body ? this.#opener : byId("find");
-    back.focus({ preventScroll: true });
   }
 
   #place() {
@@ -111,7 +107,7 @@ export class Card extends EventTarget {
     };
     parts.rest = element("div", {},
       parts.rank, parts.facts,
-      element("h3", {}, "Last 30 days"), parts.history,
+      element("h3", {}, `Last ${DAYS} days`), parts.history,
       element("h3", {}, "Around this place"), parts.around);
     this.#parts = parts;
     const close = element("button", { class: "icon", type: "button", "aria-label": "Close", title: "Close", onclick: () => this.close() }, "✕");
@@ -139,7 +135,7 @@ export class Card extends EventTarget {
         const [standing, window] = await Promise.all([
           read(`${address}/rank`, { signal }), read(`${address}/neighbors?radius=${RADIUS}`, { signal })]);
         this.#show(standing, window.items);
-        if (this.#rating !== standing.rating) this.#readHistory(address, signal);
+        if (this.#rating !== standing.rating) this.#readHistory(address, standing, signal);
         this.#rating = standing.rating;
       } catch (error) {
         if (signal.aborted) return;
@@ -149,12 +145,14 @@ export class Card extends EventTarget {
     if (!signal.aborted) this.#soon(AGE_MS);
   }
 
-  async #readHistory(address, signal) {
+  async #readHistory(address, now, signal) {
+    let items = [];
     try {
-      showHistory(this.#parts.history, (await read(`${address}/history?days=${DAYS}`, { signal })).items);
+      ({ items } = await read(`${address}/history?days=${DAYS}`, { signal }));
     } catch {
-      if (!signal.aborted) showHistory(this.#parts.history, []);
+      if (signal.aborted) return;
     }
+    showHistory(this.#parts.history, items, now, DAYS);
   }
 
   #fail(error) {

@@ -4,7 +4,7 @@ import { read, readHealth, traffic, wait } from "./api.js";
 import { byId, clock, say, whole } from "./dom.js";
 
 const EVERY_MS = 5_000;
-const TRY_MS = 1_500;
+const TRY_MS = 1_000;
 const BRIEFLY_MS = 1_500;
 
 /**
@@ -33,6 +33,7 @@ export function describe({ reachable, health, feed, source, stale, waits, at }) 
 export class HealthLine {
   #feed;
   #abort = new AbortController();
+  #sooner = new AbortController();
   #facts = { reachable: true, health: null, source: null, stale: false, at: null };
   #quietUntil = 0;
   #misses = 0;
@@ -55,12 +56,13 @@ export class HealthLine {
       this.#show();
       setTimeout(() => this.#show(), detail.until - Date.now() + 50);
     });
-    addEventListener("offline", () => this.#missed(2));
+    addEventListener("offline", () => this.#sooner.abort());
   }
 
   start() {
     this.stop();
     this.#abort = new AbortController();
+    this.#feedTurnedAt = Date.now();
     this.#run(this.#abort.signal);
   }
 
@@ -78,15 +80,17 @@ export class HealthLine {
         await this.#lookCloser(signal);
       } catch {
         if (signal.aborted) return;
-        this.#missed(1);
+        this.#missed();
       }
-      await wait(this.#facts.reachable ? EVERY_MS : TRY_MS, signal).catch(() => {});
+      this.#sooner = new AbortController();
+      await wait(this.#misses ? TRY_MS : EVERY_MS, AbortSignal.any([signal, this.#sooner.signal])).catch(() => {});
     }
   }
 
   /** The stream does not say what ranks, and health does not say what a reader gets: a small read does. */
   async #lookCloser(signal) {
     const { health, source, stale } = this.#facts;
+    if (this.#quietUntil > Date.now()) return;
     if (health.status === "down" || (health.status === "ok" && source === "redis" && !stale)) return;
     await read("leaderboard?limit=1", { signal, tries: 1 }).catch(() => {});
   }
@@ -98,9 +102,9 @@ export class HealthLine {
     this.#show();
   }
 
-  #missed(weight) {
-    this.#misses += weight;
-    if (this.#misses >= 2 || this.#feedState !== "live") {
+  #missed() {
+    // Once may be a restart that nobody need notice.
+    if (++this.#misses >= 2) {
       this.#facts.reachable = false;
       this.#feed.doubt();
     }
@@ -110,14 +114,15 @@ export class HealthLine {
   #turned(state) {
     this.#feedState = state;
     this.#feedTurnedAt = Date.now();
+    if (state === "polling") this.#sooner.abort();
     this.#show();
     setTimeout(() => this.#show(), BRIEFLY_MS + 50);
   }
 
   #show() {
     // A stream that is back at once was not worth a word.
-    const brief = this.#feedState === "polling" && Date.now() - this.#feedTurnedAt < BRIEFLY_MS;
-    const feed = brief || (this.#feedState === "connecting" && this.#facts.at === null) ? "live" : this.#feedState;
+    const brief = this.#feedState !== "live" && Date.now() - this.#feedTurnedAt < BRIEFLY_MS;
+    const feed = brief ? "live" : this.#feedState;
     const { tone, word, detail } = describe({ ...this.#facts, feed, waits: this.#quietUntil > Date.now() });
     byId("health").dataset.tone = tone;
     say(byId("health-word"), word);

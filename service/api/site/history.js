@@ -1,11 +1,22 @@
-// The line of a player's rating by days.
+// The line of a player's rating: a step at each day on which it had changed, up to now.
 
 import { day, drawn, element, whole } from "./dom.js";
 
 const HEIGHT = 132;
 const EDGE = { top: 12, right: 44, bottom: 22, left: 4 };
 
+const DAY_MS = 86_400_000;
+
 const time = (item) => Date.parse(`${item.day}T00:00:00Z`);
+
+/** Return the days before today, from `days` ago at the earliest, and the present. */
+function upToNow(items, now, days) {
+  const today = new Date().toISOString().slice(0, 10);
+  const begin = new Date(Date.parse(today) - days * DAY_MS).toISOString().slice(0, 10);
+  const past = (items ?? []).filter((item) => item.day < today && Number.isFinite(time(item)) && Number.isFinite(item.rating));
+  // The first one may be from before: then it is what held when those days began.
+  return [...past.map((item) => (item.day < begin ? { ...item, day: begin } : item)), { ...now, day: today }];
+}
 
 /** Return a scale from values to places. */
 function scale(low, high, from, to) {
@@ -28,17 +39,18 @@ function line(items, width) {
   const room = Math.max(4, (high - low) * 0.1);
   const y = scale(low - room, high + room, HEIGHT - EDGE.bottom, EDGE.top);
   const points = items.map((item) => [x(time(item)), y(item.rating)]);
-  const path = points.map(([left, top]) => `${left.toFixed(1)},${top.toFixed(1)}`).join("L");
+  // What a rating had become on a day it stayed until the next one.
+  const path = points.map(([left, top]) => `H${left.toFixed(1)}V${top.toFixed(1)}`).join("");
   const ground = HEIGHT - EDGE.bottom;
   const levels = low === high ? [high] : [high, low];
-  const [lastX, lastY] = points.at(-1);
+  const [[firstX, firstY], [lastX, lastY]] = [points[0], points.at(-1)];
   return drawn("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, "aria-hidden": "true" },
     ...levels.flatMap((level) => [
       drawn("line", { class: "level", x1: EDGE.left, x2: width - EDGE.right + 6, y1: y(level), y2: y(level) }),
       drawn("text", { class: "tick", x: width - EDGE.right + 10, y: y(level) + 4 }, whole(level)),
     ]),
-    drawn("path", { class: "under", d: `M${points[0][0]},${ground}L${path}L${lastX},${ground}Z` }),
-    drawn("path", { class: "line", d: `M${path}` }),
+    drawn("path", { class: "under", d: `M${firstX},${ground}V${firstY}${path}V${ground}Z` }),
+    drawn("path", { class: "line", d: `M${firstX},${firstY}${path}` }),
     drawn("circle", { class: "now", cx: lastX, cy: lastY, r: 4 }),
     ...points.map(([left, top], place) => drawn("circle", { class: "point", cx: left, cy: top, r: 8 },
       drawn("title", {}, `${day(items[place].day)}: ${whole(items[place].rating)}, rank ${whole(items[place].rank)}`))),
@@ -54,11 +66,11 @@ function table(items) {
     element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
 }
 
-/** Show days (oldest first) in a box, or say plainly that there is nothing to draw. */
-export function showHistory(box, items) {
-  const usable = (items ?? []).filter((item) => Number.isFinite(time(item)) && Number.isFinite(item.rating));
+/** Show days (oldest first) and the present standing in a box, or say plainly that there is nothing to draw. */
+export function showHistory(box, items, now, days) {
+  const usable = upToNow(items, now, days);
   if (usable.length < 2) {
-    box.replaceChildren(element("p", { class: "quiet" }, "No history of the last 30 days yet: it takes two days to draw a line."));
+    box.replaceChildren(element("p", { class: "quiet" }, `No history of the last ${days} days yet: it takes two days to draw a line.`));
     return;
   }
   const open = box.querySelector("details")?.open;
