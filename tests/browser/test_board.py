@@ -130,6 +130,7 @@ def test_an_empty_ladder_says_how_to_begin(visit: Visiting) -> None:
     )
     tab.open()
 
+    expect(tab.page.locator("#empty")).to_be_visible()
     expect(tab.page.locator("#empty")).to_contain_text("Nobody is on the ladder yet.")
     expect(tab.page.locator("#empty code")).to_contain_text("curl")
     expect(tab.page.locator("table").first).to_be_hidden()
