@@ -89,10 +89,11 @@ async def timed_async(call: Callable[[], Awaitable[object]], seconds: float) -> 
 
 
 class Asked:
-    """Who is asked for: all users in random order, each once before any comes again."""
+    """Who is asked for: these of all users, in random order, each once before any comes again."""
 
-    def __init__(self, users: Sequence[User], source: random.Random) -> None:
+    def __init__(self, users: Sequence[User], total: int, source: random.Random) -> None:
         self._users = users
+        self._total = total
         self._source = source
         self._order = list(range(len(users)))
         source.shuffle(self._order)
@@ -109,7 +110,7 @@ class Asked:
 
     def offset(self) -> int:
         """How many rows stand before a page."""
-        return self._source.randrange(max(len(self._users) - PAGE, 1))
+        return self._source.randrange(max(self._total - PAGE, 1))
 
 
 @contextmanager

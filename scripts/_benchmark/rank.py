@@ -11,6 +11,7 @@ import random
 import tempfile
 from contextlib import ExitStack
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from .stores import Stores, Unusable, prepared
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .contestants import Contestant
     from .results import Environment
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 WARM_UP_SECONDS = 0.2
 _CHECKED = 20
 _CHUNK = 5_000
+_MOST_ASKED = 1_000_000
 _SIZES = "10000,100000,1000000"
 
 
@@ -81,14 +83,14 @@ def run(options: argparse.Namespace, database_url: str, redis_url: str) -> RankR
 
 def _measured(options: argparse.Namespace, stores: Stores) -> tuple[Size, list[str]]:
     source = random.Random(options.seed)  # noqa: S311  the same requests every time
-    with psycopg.connect(stores.database_url) as connection:
-        users = [User(*row) for row in connection.execute("SELECT id, username, rating FROM users ORDER BY id")]
-    asked = Asked(users, source)
+    # As many as can be asked for in any run; of ten million every tenth.
+    users = list(islice(_users(stores), 0, None, ceil(stores.users / _MOST_ASKED)))
+    asked = Asked(users, stores.users, source)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ladder-benchmark-")))
         runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         history = runner.run(_history(stores))
-        memory = _with_bare_set(stores, users)
+        memory = _with_bare_set(stores)
         _check(stores, runner, history, asked)
         ids_file = folder / "ids.txt"
         order = source.sample(users, len(users))
@@ -125,12 +127,20 @@ async def _history(stores: Stores) -> str:
     return state.source
 
 
-def _with_bare_set(stores: Stores, users: Sequence[User]) -> Memory:
+def _users(stores: Stores) -> Iterator[User]:
+    with psycopg.connect(stores.database_url) as connection, connection.cursor("users") as cursor:
+        cursor.itersize = _CHUNK
+        cursor.execute("SELECT id, username, rating FROM users ORDER BY id")
+        for row in cursor:
+            yield User(*row)
+
+
+def _with_bare_set(stores: Stores) -> Memory:
     """Make the sorted set that one would make by hand, and weigh it beside ours."""
     keys = BoardKeys.of("ladder")
     with redis.Redis.from_url(stores.redis_url) as client:
         client.delete(peers.KEY)
-        rest = iter(users)
+        rest = _users(stores)
         while chunk := list(islice(rest, _CHUNK)):
             client.zadd(peers.KEY, {user.id: user.rating for user in chunk})
         board, hashed, bare = (
