@@ -17,13 +17,13 @@ import _venv
 
 # isort: split
 import argparse
-import os
 import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
+import _stores
 import msgspec
 import psycopg
 import redis
@@ -32,14 +32,13 @@ from _benchmark.load import GeneratorFailed
 from _benchmark.servers import ServiceFailed
 from _benchmark.stores import Unusable
 
-from service.embedded import EmbeddedError, open_pair
-from service.errors import LadderError, OutcomeUnknown, Unavailable
+from service.embedded import EmbeddedError
+from service.errors import LadderError, OutcomeUnknown, Unavailable, explain
 from service.logs import configure
-from service.settings import Settings, SettingsError
+from service.settings import SettingsError
 
-_EPILOG = """\
-The servers are those that DATABASE_URL and REDIS_URL name; with --data, or when neither is set, the embedded pair
-over that directory, which is started meanwhile if it does not run.
+_EPILOG = f"""\
+{_stores.HELP}
 
 exit codes:
   0    measured
@@ -82,8 +81,9 @@ def main() -> int:
         return _blame(error, _FAILED)
 
 
-def _blame(error: object, code: int) -> int:
-    print(f"benchmark.py: {str(error).rstrip('.')}.", file=sys.stderr)
+def _blame(error: BaseException | str, code: int) -> int:
+    said = error if isinstance(error, str) else explain(error)
+    print(f"benchmark.py: {said.strip().rstrip('.')}.", file=sys.stderr)
     return code
 
 
@@ -103,9 +103,7 @@ def _options() -> argparse.Namespace:
         part.add_argument("--keep", action="store_true", help="leave the users for the next run")
         part.add_argument("--output", metavar="DIR", type=Path, help="write DIR/PART.json too")
         part.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        part.add_argument(
-            "--data", metavar="DIR", type=Path, help="use the embedded pair over this directory (.ladder)"
-        )
+        _stores.add_option(part)
     page = parts.add_parser("report", help="write docs/benchmarks.md and its plots", allow_abbrev=False)
     report.add_arguments(page, _venv.ROOT)
     return parser.parse_args()
@@ -119,7 +117,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.part == "http" and options.url:
             result: Any = over_http.run_elsewhere(options)
         else:
-            database_url, redis_url = _stores(options, stack)
+            database_url, redis_url = stack.enter_context(_stores.chosen(options.data, make=True))
             result = _PARTS[options.part].run(options, database_url, redis_url)
     encoded = msgspec.json.encode(result)
     if options.output:
@@ -127,15 +125,6 @@ def _run(options: argparse.Namespace) -> int:
         (options.output / f"{options.part}.json").write_bytes(msgspec.json.format(encoded) + b"\n")
     print(encoded.decode() if options.json else tables.of(result), end="\n" if options.json else "")
     return _SOME_FAILED if tables.failed(result) else _OK
-
-
-def _stores(options: argparse.Namespace, stack: ExitStack) -> tuple[str, str]:
-    variables = {name: os.environ.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
-    if options.data is None and any(variables.values()):
-        settings = Settings.from_env(variables)
-        return settings.database_url, settings.redis_url
-    pair = stack.enter_context(open_pair(options.data or _venv.ROOT / ".ladder"))
-    return pair.database_url, pair.redis_url
 
 
 if __name__ == "__main__":
