@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -150,6 +150,8 @@ ROWS = st.one_of(
 @pytest.mark.timeout(300)
 @hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(existing=EXISTING, rows=ROWS, chunk=st.integers(1, 6), sessions=st.integers(1, 4))
+@example(existing={"a": ("ann", 1500)}, rows=[(None, "ann", 1000), (UserId("a"), "dee", 1000)], chunk=1, sessions=1)
+@example(existing={}, rows=[(UserId("a"), "ann", 1000), (UserId("a"), "dee", 1000)], chunk=1, sessions=1)
 def test_an_import_by_several_sessions_is_one(
     database_url: str, existing: Users, rows: list[tuple[UserId | None, str, int]], chunk: int, sessions: int
 ) -> None:
