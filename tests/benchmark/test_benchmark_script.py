@@ -169,7 +169,8 @@ def test_a_service_that_runs_already_is_measured_as_it_is(settings: Settings) ->
     with serving(settings.database_url, settings.redis_url) as service:
         wait_until(service.is_mirrored)
         before = service.rows()
-        arguments = ["http", "--url", f"http://127.0.0.1:{service.settings.port}", "--generator", "built-in"]
+        url = f"http://127.0.0.1:{service.settings.port}"
+        arguments = ["http", "--url", url, "--generator", "built-in"]
         short = ["--seconds", "1", "--rounds", "1", "--connections", "2", "--only", "rank,put"]
         reads = _measured(settings, *arguments, *short)
         assert before == service.rows()
@@ -179,6 +180,16 @@ def test_a_service_that_runs_already_is_measured_as_it_is(settings: Settings) ->
     assert (30, ["rank"]) == (reads["users"], [operation["name"] for operation in reads["operations"]])
     assert ["rank", "put"] == [operation["name"] for operation in writes["operations"]]
     assert all(operation["samples"][0]["failed"] == 0 for operation in writes["operations"])
+
+
+def test_answers_of_the_mirror_are_not_counted_as_others(settings: Settings) -> None:
+    with serving(settings.database_url, settings.redis_url) as service:
+        wait_until(service.is_mirrored)
+        url = f"http://127.0.0.1:{service.settings.port}"
+        before = servers.ranked_elsewhere(url)
+        assert "redis" == service.get("/leaderboard?limit=1").headers["X-Rank-Source"]
+
+        assert servers.ranked_elsewhere(url) == before
 
 
 def test_answers_of_the_other_store_are_counted(settings: Settings) -> None:
