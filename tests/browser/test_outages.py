@@ -102,6 +102,24 @@ def test_without_a_stream_the_board_is_asked_for(tab: Visit, standing: Service) 
     expect(tab.page.locator("#rows tr").first).to_have_attribute("data-id", first)
 
 
+def test_a_stream_that_is_refused_is_tried_again(tab: Visit) -> None:
+    """Though the service is well otherwise; the browser itself would not try again."""
+    tries: list[Route] = []
+
+    def refuse_twice(route: Route) -> None:
+        tries.append(route)
+        if len(tries) <= 2:
+            route.abort()
+        else:
+            route.continue_()
+
+    tab.page.route("**/leaderboard/stream?*", refuse_twice)
+    with tab.page.expect_response(lambda answer: "/leaderboard/stream" in answer.url):
+        tab.open()
+
+    assert 3 == len(tries)
+
+
 def test_who_is_refused_for_asking_too_much_waits(tab: Visit) -> None:
     """As long as the service says, with everything on the page; then it is asked again, and answers."""
     asked: list[float] = []
