@@ -199,6 +199,19 @@ async def test_a_change_that_commits_late_is_not_lost(database_url: str, ledger:
     }
 
 
+async def test_a_snapshot_of_another_history_is_not_gone_by(database_url: str, ledger: Session) -> None:
+    """It counts other transactions: to it those of this database may all be long past. Then everybody is compared."""
+    create(ledger, ("one", 1000))
+    ledger.execute(
+        "INSERT INTO rating_snapshots (day, taken_at, seconds, snapshot, source)"
+        " VALUES (%s, %s, 1, '9000000000:9000000000:', 'lost')",
+        ((NOON - DAY).date(), NOON - DAY),
+    )
+    await run(database_url, NOON)
+
+    assert {("one", NOON.date()): (1000, 1, 1)} == past(ledger)
+
+
 async def test_old_rows_are_removed_and_no_others(database_url: str, ledger: Session) -> None:
     """In batches; a row that somebody is deleting is left to them, and waited for by nobody."""
     create(ledger, ("one", 1000))
@@ -289,8 +302,9 @@ async def test_a_deletion_under_way_is_waited_for(database_url: str, ledger: Ses
     with psycopg.connect(database_url) as deleting:
         deleting.execute("DELETE FROM users WHERE id = 'one'")
         running = asyncio.create_task(run(database_url, NOON))
-        while not await asyncio.to_thread(_waits, database_url):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while not await asyncio.to_thread(_waits, database_url):
+                await asyncio.sleep(0.01)
         assert {} == past(ledger)
         deleting.commit()
     await running
