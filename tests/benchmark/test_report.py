@@ -7,7 +7,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import _benchmark
 import pytest
 from _benchmark import report, targets
 from _benchmark.results import Environment, HttpResult, Memory, Operation, RankResult, Results, Sample, Size, Timing
@@ -152,7 +151,7 @@ def test_a_page_needs_no_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """It says that the plots stay as they are."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "_benchmark.plots", raising=False)
-    monkeypatch.delattr(_benchmark, "plots", raising=False)
+    monkeypatch.delattr("_benchmark.plots", raising=False)
     data = tmp_path / "data"
     shutil.copytree(DOCS / "benchmarks", data)
     options = argparse.Namespace(input=data, page=None, no_plots=False)
