@@ -1,7 +1,7 @@
 """
 The fast lane: what is asked all day, answered without the framework.
 
-A GET of a user, a rank, neighbours or a page by offset, and a PUT of a rating, that carry nothing out of the ordinary are
+A GET of a user, a rank, neighbours or a page by offset, a POST of a list of ids, and a PUT of a rating, that carry nothing out of the ordinary are
 answered here, by the same verbs and the same views as their handlers answer them. Whatever else it may be (a condition, a
 token, a parameter that is not quite right, an address that does not exist) goes the long way, through the framework and
 all its checks: the lane only decides what is ordinary.
@@ -17,7 +17,7 @@ from service.api.asgi import answer, refuse
 from service.api.inputs import BROKEN_OFF, parsed
 from service.api.leaderboard import page_view
 from service.api.problems import documented
-from service.api.ranks import Neighbors, rank_view
+from service.api.ranks import AskRanks, Neighbors, different, rank_view, ranks_view
 from service.api.users import SetRating, rated_view, tag_of, told_of_write, user_view
 from service.errors import Invalid, LadderError
 from service.model import RESERVED_IDS, USER_ID, UserId
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 
 _CHANGE_READS = frozenset({b"x-consistency-token", b"cache-control", b"if-none-match", b"content-length"})
 _CHANGE_WRITES = frozenset({b"if-match", b"content-encoding", b"transfer-encoding", b"expect"})
+_CHANGE_LISTS = (_CHANGE_READS | _CHANGE_WRITES) - {b"content-length"}
 """Headers that change what is done, or how it is answered."""
 _HOST = re.compile(rb"[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?\Z")
 _RADIUS = re.compile(rb"radius=([1-9][0-9]?|100)\Z")
 _PAGE = re.compile(rb"limit=([1-9][0-9]{0,2}|1000)(?:&offset=(0|[1-9][0-9]{0,14}))?\Z")
-_SMALL_BODY = re.compile(rb"[1-9][0-9]{0,3}\Z")
+_SMALL_BODY = re.compile(rb"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4})\Z")
 
 
 class Lane:
@@ -57,6 +58,8 @@ class Lane:
                     answered = await self._read(scope)
                 elif scope["method"] == "PUT":
                     answered = await self._write(scope, receive)
+                elif scope["method"] == "POST" and scope["path"] == "/ranks":
+                    answered = await self._list(scope, receive)
             except LadderError as error:
                 if (problem := documented(error, scope["state"])) is None:
                     raise
@@ -104,22 +107,33 @@ class Lane:
         return encode(view), [(b"etag", b'"%s"' % tag_of(view).encode()), *told(seen)]
 
     async def _write(self, scope: Scope, receive: Receive) -> Answered | None:
-        headers = _ordinary(scope["headers"], _CHANGE_WRITES)
         user_id, what = _user(scope["path"])
-        if (
-            headers is None
-            or user_id is None
-            or what != "/rating"
-            or scope["query_string"]
-            or headers.get(b"content-type") != b"application/json"
-            or not _SMALL_BODY.match(headers.get(b"content-length", b""))
-        ):
+        headers = _ordinary(scope["headers"], _CHANGE_WRITES)
+        if user_id is None or what != "/rating" or headers is None or not _has_body(scope, headers):
             return None
         scope["path_template"] = "/users/{user_id}/rating"
         self._keys.check(headers.get(b"authorization", b"").decode("latin-1"))
         asked = parsed(await _body(receive), SetRating)
         written = await self._ladder().rate(user_id, asked.rating)
         return encode(rated_view(written)), told_of_write(written)
+
+    async def _list(self, scope: Scope, receive: Receive) -> Answered | None:
+        headers = _ordinary(scope["headers"], _CHANGE_LISTS)
+        if headers is None or not _has_body(scope, headers):
+            return None
+        scope["path_template"] = "/ranks"
+        ids = different(parsed(await _body(receive), AskRanks))
+        listed = await self._ladder().standings.rows(ids)
+        return encode(ranks_view(ids, listed.value)), told(listed)
+
+
+def _has_body(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether it carries JSON of which nobody needs to ask how long it may be, and no query."""
+    return (
+        not scope["query_string"]
+        and headers.get(b"content-type") == b"application/json"
+        and _SMALL_BODY.match(headers.get(b"content-length", b"")) is not None
+    )
 
 
 def _user(path: str) -> tuple[UserId | None, str]:

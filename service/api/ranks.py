@@ -16,6 +16,9 @@ from service.model import USER_ID, Row, UserId
 from service.ranking.answers import percentile
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.model import Roster
     from service.ranking.answers import Ranked
     from service.ranking.standings import Standings
 
@@ -120,10 +123,20 @@ async def get_neighbors(request: Request[Any, Any, Any]) -> Response[bytes]:
 async def post_ranks(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the rows of up to 1000 users, ranked among all, all at one instant. A read: it needs no key."""
     wanted = demand(request)
-    ids = [UserId(text) for text in (await body(request, AskRanks)).user_ids]
+    ids = different(await body(request, AskRanks))
+    answer = await _standings(request).rows(ids, demand=wanted)
+    return json_response(ranks_view(ids, answer.value), headers=rank_headers([answer]))
+
+
+def different(asked: AskRanks) -> list[UserId]:
+    """Return the ids that are asked for; raises `Invalid` if one comes twice."""
+    ids = [UserId(text) for text in asked.user_ids]
     if len(set(ids)) < len(ids):
         raise Invalid(("user_ids", "names a user more than once"))
-    answer = await _standings(request).rows(ids, demand=wanted)
-    rows = answer.value.rows
-    absent = [user_id for user_id, row in zip(ids, rows, strict=True) if row is None]
-    return json_response(Ranks([row for row in rows if row], absent), headers=rank_headers([answer]))
+    return ids
+
+
+def ranks_view(ids: Sequence[UserId], found: Roster) -> Ranks:
+    """Return rows as answers show them."""
+    absent = [user_id for user_id, row in zip(ids, found.rows, strict=True) if row is None]
+    return Ranks([row for row in found.rows if row], absent)

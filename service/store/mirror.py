@@ -30,7 +30,7 @@ from service.model import (
     UserId,
     Version,
 )
-from service.order import decode, decode_all, encode, ranked
+from service.order import decode_all, encode, ranked
 from service.store import lua, objects, redis_settings
 from service.store.keys import LAYOUT, BoardKeys, user_object
 
@@ -329,14 +329,14 @@ def _roster(ids: Sequence[UserId], reply: Sequence[Any]) -> tuple[Roster, dict[U
     board = _board(reply)
     rows: list[Row | None] = []
     versions: dict[UserId, Version] = {}
-    for user_id, first in zip(ids, range(3, len(reply), 4), strict=True):
-        held, rating, rank, position = reply[first : first + 4]
-        if not held:
+    # As if they were members, in which the name stands in front.
+    members = [b"%b~%b" % (encoded, version) for version, _, encoded in (held.partition(b"|") for held in reply[3::4])]
+    for user_id, (username, version), first in zip(ids, decode_all(members), range(3, len(reply), 4), strict=True):
+        if not version:
             rows.append(None)
             continue
-        version, encoded = held.decode().split("|")
         versions[user_id] = Version(int(version))
-        rows.append(Row(position, rank, user_id, decode(f"{encoded}~")[0], int(rating)))
+        rows.append(Row(reply[first + 3], reply[first + 2], user_id, username, int(reply[first + 1])))
     return Roster(board, rows), versions
 
 

@@ -98,12 +98,32 @@ def test_a_write_is_answered_alike_on_both_ways(running: Service, user_id: str, 
     assert shown(running.client.put(target, content=body, headers=json | LONG_WAY["PUT"])) == shown(answer)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"user_ids": ["eve", "nobody", "ada"]}',
+        b'{"user_ids": ["ada", "ada"]}',
+        b'{"user_ids": []}',
+        b'{"user_ids": ["a b"]}',
+        b"[",
+        b'{"user_ids": ["ada"], "x": 1}',
+    ],
+)
+def test_a_list_is_answered_alike_on_both_ways(running: Service, body: bytes) -> None:
+    json = {"Content-Type": "application/json"}
+
+    def ask(**more: str) -> tuple[int, Any, dict[str, str]]:
+        return shown(running.client.post("/ranks", content=body, headers=json | more))
+
+    wait_until(lambda: ask() == ask(**LONG_WAY["GET"]))
+
+
 class _Ways:
     """A lane before a framework that only notes what reaches it, and a ladder that only notes what is asked."""
 
     def __init__(self) -> None:
         self.asked = self.passed = 0
-        standings = SimpleNamespace(rank=self._ask, neighbors=self._ask)
+        standings = SimpleNamespace(rank=self._ask, neighbors=self._ask, rows=self._ask)
         ladder = SimpleNamespace(user=self._ask, page=self._ask, rate=self._ask, standings=standings)
         self.lane = Lane(self._pass, lambda: cast("Any", ladder), Keys([]))
 
@@ -157,6 +177,15 @@ async def test_a_read_with_a_header_that_matters_goes_the_long_way(headers: list
     assert (0, 1) == await _Ways().go("GET", "/users/ada/rank", headers)
 
 
+async def test_an_ordinary_list_never_meets_the_framework() -> None:
+    assert (1, 0) == await _Ways().go("POST", "/ranks", JSON, b'{"user_ids":["a"]}')
+
+
+@pytest.mark.parametrize("name", [b"x-consistency-token", b"cache-control", b"content-encoding", b"transfer-encoding"])
+async def test_a_list_with_a_header_that_matters_goes_the_long_way(name: bytes) -> None:
+    assert (0, 1) == await _Ways().go("POST", "/ranks", [*JSON, (name, b"x")], b'{"user_ids":["a"]}')
+
+
 async def test_an_ordinary_write_never_meets_the_framework() -> None:
     assert (1, 0) == await _Ways().go("PUT", "/users/ada/rating", JSON, b'{"rating":1500}')
 
@@ -177,7 +206,8 @@ async def test_a_write_with_a_header_that_matters_goes_the_long_way(headers: lis
 
 
 @pytest.mark.parametrize(
-    ("method", "target"), [("PUT", "/users/ada"), ("PUT", "/ratings"), ("DELETE", "/users/ada"), ("POST", "/ranks")]
+    ("method", "target"),
+    [("PUT", "/users/ada"), ("PUT", "/ratings"), ("DELETE", "/users/ada"), ("POST", "/ranks?x=1"), ("POST", "/users")],
 )
 async def test_other_methods_go_the_long_way(method: str, target: str) -> None:
     assert (0, 1) == await _Ways().go(method, target, JSON)
