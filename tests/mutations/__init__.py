@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import mirroring, scripts, serving
+from . import mirroring, scripts, serving, streaming
 
-MUTATIONS = (*scripts.MUTATIONS, *mirroring.MUTATIONS, *serving.MUTATIONS)
+MUTATIONS = (*scripts.MUTATIONS, *mirroring.MUTATIONS, *serving.MUTATIONS, *streaming.MUTATIONS)
