@@ -39,14 +39,13 @@ class Stream:
         self.status, self.headers = self._answer.status, self._answer.headers
         self.retry_ms: list[int] = []
         self.beats: list[float] = []
-        self.ended_whole: bool | None = None
         self._events: queue.Queue[Heard] = queue.Queue()
         self._listening = threading.Thread(target=self._listen, daemon=True)
         self._listening.start()
 
     def _listen(self) -> None:
         fields: dict[str, str] = {}
-        try:
+        with contextlib.suppress(http.client.HTTPException, OSError, ValueError, AttributeError):
             for line in iter(self._answer.readline, b""):
                 name, _, value = line.decode().rstrip("\n").partition(": ")
                 match name:
@@ -62,9 +61,6 @@ class Stream:
                         self.retry_ms.append(int(value))
                     case _:
                         fields[name] = value
-            self.ended_whole = True
-        except (http.client.HTTPException, OSError, ValueError, AttributeError):
-            self.ended_whole = False
 
     def event(self, *, seconds: float = 10.0) -> Heard:
         """The next event; fails when none comes in time."""
@@ -88,12 +84,6 @@ class Stream:
             heard = self.event(seconds=max(deadline - time.monotonic(), 0.001))
             if heard.ratings == ratings:
                 return heard
-
-    def wait_for_end(self, *, seconds: float) -> bool:
-        """Whether it ended as a whole answer does, and not in the middle; fails when it does not end in time."""
-        self._listening.join(seconds)
-        assert self.ended_whole is not None, "the stream did not end in time"
-        return self.ended_whole
 
     def close(self) -> None:
         """Hang up."""

@@ -288,16 +288,20 @@ def test_streams_end_with_the_service(service: Service, stop: signal.Signals, no
         ending = held.enter_context(
             serving(service.settings.database_url, service.settings.redis_url, workers=2, env=env)
         )
-        streams = [held.enter_context(listening(ending)) for _ in range(4)]
+        streams = [
+            held.enter_context(socket.create_connection(("127.0.0.1", ending.settings.port), timeout=END_SECONDS))
+            for _ in range(4)
+        ]
         for stream in streams:
-            stream.event()
+            stream.sendall(request("GET", "/leaderboard/stream"))
         deaf = held.enter_context(socket.create_connection(("127.0.0.1", ending.settings.port)))
         deaf.sendall(request("GET", "/leaderboard/stream"))
         wait_until(lambda: scrape(ending).value("ladder_streams_open") == 5)
         begun = time.monotonic()
         ending._process.send_signal(stop)
 
-        assert all(stream.wait_for_end(seconds=END_SECONDS) for stream in streams)
+        for stream in streams:
+            assert b"".join(iter(lambda: stream.recv(65536), b"")).endswith(b"\r\n0\r\n\r\n")
         assert 0 == ending._process.wait(END_SECONDS)
         assert time.monotonic() - begun < END_SECONDS
 
