@@ -23,13 +23,15 @@ for first = 2, #ARGV, 3 do
     end
 end
 
+-- MGET passes over a key of another type, which is replaced then; an error would be that of a whole batch of writes.
+local objects = redis.call("MGET", unpack(KEYS))
 local answer = { "ok" }
 for index = 1, #KEYS do
     local object_key = KEYS[index]
     local first = 3 * index - 1
     local version = ARGV[first]
-    local held, held_history = string.match(redis.call("GETRANGE", object_key, 0, 24), "^(%d+)|(%x+)|")
-    if held_history == history and tonumber(held) > tonumber(version) then
+    local held, held_history = string.match(objects[index] or "", "^(%d+)|(%x+)|")
+    if held_history == history and #held <= 15 and tonumber(held) > tonumber(version) then
         answer[index + 1] = "newer"
     else
         redis.call("SET", object_key, version .. "|" .. history .. "|" .. ARGV[first + 1], "PX", ARGV[first + 2])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from service import failpoints
-from service.errors import NotFound, Unavailable
+from service.errors import LadderError, NotFound, Unavailable
 from service.model import Board, Census, Day, Page, Row, Standing, User
 from service.order import ranked
 from service.store import idempotency, writing
@@ -20,7 +20,6 @@ from service.store.postgres import QUERIES, borrowed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from service.errors import LadderError
     from service.model import (
         Around,
         NewName,
@@ -65,8 +64,9 @@ class Ledger:
         try:
             async with borrowed(self._reads, "clashes") as connection:
                 return await writing.clashes(connection, lost)
-        except Unavailable as error:
-            # Nothing was written for these; but the rest of the batch is committed and must be told so.
+        except LadderError as error:
+            # Nothing was written for these; but the rest of the batch is committed and must be told so. Whatever it is:
+            # a batch that raises is carried out again, and who was created would hear that somebody has their id.
             return {(user.id, user.username): error for user in lost}
 
     async def rate(self, ratings: Sequence[NewRating]) -> list[Rated | LadderError]:

@@ -233,7 +233,9 @@ class Mirror:
                 epoch=fields["epoch"],
                 token=fields["tok"],
                 ready=fields["ready"] == "1",
-                intact=int(fields["n"]) == members and (members <= known or bool(in_repair)),
+                # A repair excuses some strangers, never a users hash that is lost: whoever is renamed or deleted then
+                # stays on the board under the old name.
+                intact=int(fields["n"]) == members and members <= (2 * known if in_repair else known),
                 checkpoint=Checkpoint(fields["cx"], fields["ci"]),
                 loaded=fields["ld"],
                 users=members,

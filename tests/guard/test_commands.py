@@ -21,7 +21,7 @@ SMALL, LARGE = 100, 100_000
 ITEMS = (1, 40)
 TIED = 1500
 CHEAP = {
-    *("hget", "hmget", "hset", "hincrby", "get", "getrange", "set", "time", "type", "unlink"),
+    *("hget", "hmget", "hset", "hincrby", "get", "mget", "set", "time", "type", "unlink"),
     *("zadd", "zcard", "zcount", "zmscore", "zrange", "zrem", "zrevrange", "zrevrank", "zscore"),
 }
 """O(1) or O(log n) an item; what the ranges read is bounded by their arguments."""

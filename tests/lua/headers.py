@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 READ_ONLY = "#!lua flags=no-writes\n"
 CLOSING = ["Returns", "Errors", "Complexity", "Effects", "Why atomic"]
-READS = {"GET", "GETRANGE", "HGET", "HMGET", "TIME", "TYPE", "ZCARD", "ZCOUNT"} | {
+READS = {"GET", "HGET", "HMGET", "MGET", "TIME", "TYPE", "ZCARD", "ZCOUNT"} | {
     "ZMSCORE",
     "ZRANGE",
     "ZREVRANGE",

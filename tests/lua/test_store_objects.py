@@ -51,6 +51,14 @@ def test_an_older_object_replaces_nothing(scripts: Scripts, version: int) -> Non
     assert scripts.client.pttl(KEY) <= 1000
 
 
+def test_a_key_of_another_type_is_replaced(scripts: Scripts) -> None:
+    """It stands in the way of nobody: an error would be that of every write in the batch."""
+    scripts.client.lpush(KEY, "not ours")
+
+    assert ["ok", "stored"] == store(scripts, 7, "x")
+    assert f"7|{HISTORY}|x" == scripts.client.get(KEY)
+
+
 def test_each_object_of_a_call_is_decided_on_alone(scripts: Scripts) -> None:
     """One is older than what is there, the others are stored beside it."""
     keys = [user_object(UserId(name)) for name in "abc"]

@@ -143,7 +143,7 @@ MUTATIONS = (
     Mutation(
         "a damaged board is fed on",
         "service/store/mirror.py",
-        'intact=int(fields["n"]) == members <= known,',
+        'intact=int(fields["n"]) == members and members <= (2 * known if in_repair else known),',
         "intact=True,",
         ("tests/unit/test_mirror_state.py::test_a_board_is_intact_with_the_members_it_expects",),
     ),

@@ -10,11 +10,12 @@ import psycopg
 import pytest
 
 from service.app import opened
-from service.errors import IdTaken, NotFound, OutcomeUnknown, RatingOutOfRange, Unavailable, UsernameTaken
+from service.errors import IdTaken, NotFound, OutcomeUnknown, RatingOutOfRange, StoreBug, Unavailable, UsernameTaken
 from service.model import MAX_RATING, MIN_RATING, NewRating, NewUser, OnceOnly, UserId
 from service.ranking.ladder import Ladder
 from service.ranking.writing import Written
 from service.settings import Settings
+from service.store import writing
 from service.store.feed import Feed
 from tests.faults.clients import until_equal
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
@@ -51,6 +52,26 @@ async def test_no_delta_is_lost_among_deltas_batches_and_keys(settings: Settings
             (write.previous_rating or 0) + number % 7 - 3 == write.user.rating for number, write in enumerate(written)
         )
         await assert_mirror_equals_ledger(settings)
+
+
+async def test_who_was_created_is_told_so_whatever_is_wrong_with_the_rest_of_the_batch(
+    ladder: Ladder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why another could not be is asked after the commit: an error there is theirs, and carries nobody out again."""
+
+    async def refused(*_: object) -> None:
+        raise StoreBug
+
+    monkeypatch.setattr(writing, "clashes", refused)
+    await ladder.create(NewUser(USERS[0], "ada", 2500))
+    created, clashed = await asyncio.gather(
+        ladder.create(NewUser(USERS[1], "bob", 2500)),
+        ladder.create(NewUser(USERS[0], "eve", 2500)),
+        return_exceptions=True,
+    )
+
+    assert isinstance(created, Written)
+    assert isinstance(clashed, StoreBug)
 
 
 async def test_of_concurrent_repetitions_one_writes_and_all_get_its_answer(settings: Settings) -> None:

@@ -123,6 +123,22 @@ async def test_a_board_is_intact_with_the_members_it_expects(
     assert intact is told.intact
 
 
+@pytest.mark.parametrize(
+    ("damage", "intact"), [(("HDEL", KEYS.users, "u:2", "u:3"), True), (("DEL", KEYS.users), False)]
+)
+async def test_a_repair_excuses_strangers_but_no_lost_users(
+    client: Client, damage: tuple[str, ...], intact: bool
+) -> None:
+    """Without the users hash a rename leaves the old name on the board, and every rank below it is wrong."""
+    await client.set(KEYS.repair, "1")
+    await client.execute_command(*damage)
+
+    told = await state(client)
+
+    assert told is not None
+    assert intact is told.intact
+
+
 @pytest.mark.parametrize(("value", "ready"), [("1", True), ("0", False), ("", False), ("true", False), ("2", False)])
 async def test_a_board_is_ready_by_one_word(client: Client, value: str, ready: bool) -> None:
     """Anything but "1" is not."""
