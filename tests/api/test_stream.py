@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -301,7 +302,7 @@ def test_streams_end_with_the_service(service: Service, stop: signal.Signals, no
         ending._process.send_signal(stop)
 
         for stream in streams:
-            assert b"".join(iter(lambda: stream.recv(65536), b"")).endswith(b"\r\n0\r\n\r\n")
+            assert b"".join(iter(partial(stream.recv, 65536), b"")).endswith(b"\r\n0\r\n\r\n")
         assert 0 == ending._process.wait(END_SECONDS)
         assert time.monotonic() - begun < END_SECONDS
 
