@@ -29,7 +29,7 @@ UNITS = re.compile(
     r"ladder_(?:[a-z_]+_total|[a-z_]+_seconds|[a-z_]+_bytes"
     r"|build_info|batch_size|http_requests_in_flight|streams_open|breaker_state|tail_leading|(?:redis|postgres)_up"
     r"|mirror_ready|mirror_users|pool_connections|pool_idle_connections|pool_waiting"
-    r"|reconcile_(?:found|checked_users|repaired|remaining|exit_code))\Z"
+    r"|reconcile_(?:found|checked_users|repaired|remaining|history_rows|exit_code))\Z"
 )
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
