@@ -13,6 +13,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
@@ -107,20 +108,26 @@ def test_every_write_tells_the_rank(service: Service) -> None:
     assert_problem(service.put("bob", -5), "validation", "rating")
 
 
-def test_rating_and_rank_of_a_write_are_of_one_moment(service: Service) -> None:
-    """Podium writes, reads the score and counts the rank in calls of their own, with other writes in between."""
+def test_rating_and_rank_of_a_write_are_of_one_moment(database_url: str) -> None:
+    """Podium writes, reads the score and counts the rank in calls of their own, with others' writes in between."""
     others = {f"other{number}": 500 + 400 * number for number in range(10)}
-    people(service, mover=100, **others)
+    with own_redis() as server:
+        server.start()
+        with serving(database_url, server.url, workers=2) as running:
+            wait_until(running.is_mirrored)
+            people(running, mover=100, **others)
 
-    def write(seed: int) -> list[tuple[int, int]]:
-        dice, told = random.Random(seed), []
-        for _ in range(40):
-            answer = service.put("mover", dice.randint(100, 5000)).json()
-            told.append((answer["rating"], answer["rank"]))
-        return told
+            def write(seed: int) -> list[tuple[int, int]]:
+                dice, told = random.Random(seed), []
+                # A client each, because a connection is one process's.
+                with httpx.Client(base_url=running.client.base_url, timeout=10, trust_env=False) as client:
+                    for _ in range(40):
+                        answer = client.put("/users/mover/rating", json={"rating": dice.randint(100, 5000)}).json()
+                        told.append((answer["rating"], answer["rank"]))
+                return told
 
-    with ThreadPoolExecutor(8) as pool:
-        answers = [answer for told in pool.map(write, range(8)) for answer in told]
+            with ThreadPoolExecutor(8) as pool:
+                answers = [answer for told in pool.map(write, range(8)) for answer in told]
 
     assert [1 + sum(other > rating for other in others.values()) for rating, _ in answers] == [
         rank for _, rank in answers
