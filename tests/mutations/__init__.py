@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from . import mirroring, scripts, serving, streaming
+from . import comparing, mirroring, scripts, serving, streaming
 
-MUTATIONS = (*scripts.MUTATIONS, *mirroring.MUTATIONS, *serving.MUTATIONS, *streaming.MUTATIONS)
+MUTATIONS = (
+    *scripts.MUTATIONS,
+    *mirroring.MUTATIONS,
+    *serving.MUTATIONS,
+    *comparing.MUTATIONS,
+    *streaming.MUTATIONS,
+)
