@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 from typing import TYPE_CHECKING, Any
@@ -465,11 +466,26 @@ async def test_a_batch_inherits_nothing_from_its_callers() -> None:
     shared=st.booleans(),
     max_batch=st.integers(1, 4),
     max_in_flight=st.integers(1, 3),
+    beside=st.sampled_from([0.0, 0.0005]),
+    leaving=st.sets(st.integers(0, 29), max_size=5),
+    failing=st.sets(st.integers(0, 29), max_size=3),
 )
 async def test_whatever_the_timing_the_promises_hold(
-    calls: list[tuple[int, str]], slowness: list[int], shared: bool, max_batch: int, max_in_flight: int
+    *,
+    calls: list[tuple[int, str]],
+    slowness: list[int],
+    shared: bool,
+    max_batch: int,
+    max_in_flight: int,
+    beside: float,
+    leaving: set[int],
+    failing: set[int],
 ) -> None:
-    """Every caller gets the answer to its own item, from a batch that began after it asked; bounds are kept."""
+    """
+    Every caller gets the answer to its own item, from a batch that began after it asked; bounds are kept.
+
+    Whoever leaves, and whichever batch fails, at the end nothing waits and every place is free.
+    """
     batches: list[list[tuple[str, int]]] = []
     under_way: list[tuple[str, int]] = []
     done: list[tuple[str, int]] = []
@@ -491,28 +507,41 @@ async def test_whatever_the_timing_the_promises_hold(
             under_way.remove(item)
         done.extend(items)
         in_flight -= 1
+        if number in failing:
+            raise Unavailable
         return [(number, item) for item in items]
 
     gathered: Coalescer[tuple[str, int], tuple[int, tuple[str, int]]] = Coalescer(
-        run, shared=shared, key=lambda item: item[0], max_batch=max_batch, max_in_flight=max_in_flight
+        run, shared=shared, key=lambda item: item[0], max_batch=max_batch, max_in_flight=max_in_flight, beside=beside
     )
 
     async def call(item: tuple[str, int]) -> None:
         begun = len(batches)
-        batch, answered = await gathered(item)
+        with contextlib.suppress(Unavailable):
+            batch, answered = await gathered(item)
 
-        assert batch >= begun
-        assert item[0] == answered[0]
-        assert shared or item == answered
+            assert batch >= begun
+            assert item[0] == answered[0]
+            assert shared or item == answered
 
     waiting = []
     for number, (pause, key) in enumerate(calls):
         waiting.append(asyncio.create_task(call((key, number))))
         await turns(pause)
-    await asyncio.gather(*waiting)
+        if number in leaving:
+            waiting[number // 2].cancel()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
     await gathered.drain()
 
-    if not shared:
+    expected = (type(None), asyncio.CancelledError) if leaving else type(None)
+    assert all(isinstance(how, expected) for how in ended), ended
+    assert (0, 0, set(), max_in_flight) == (
+        len(gathered._waiting),
+        len(gathered._joinable),
+        gathered._busy,
+        gathered._free,
+    )
+    if not shared and not leaving:
         assert len(calls) == len(done)
         for key in "abc":
             assert sorted(item for item in done if item[0] == key) == [item for item in done if item[0] == key]
