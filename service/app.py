@@ -25,11 +25,11 @@ from service.api import (
     users,
 )
 from service.api import metrics as metrics_route
-from service.api.access import Cors, Keys
+from service.api.access import Cors, Keys, Preflights
 from service.api.admission import Admission
 from service.api.audience import LONGEST, Audience
 from service.api.client_address import ClientAddresses
-from service.api.inputs import check_length, check_query
+from service.api.inputs import check_chunks, check_length, check_query
 from service.api.lane import Lane
 from service.api.options import options
 from service.api.problems import HANDLERS
@@ -196,6 +196,8 @@ def create_app(
     )
     app.state.openapi = openapi.description(app)
     served: ASGIApp = Admission(Lane(app, lambda: app.state.ladder, keys), most=settings.max_in_flight)
+    if settings.cors_allow_origins:
+        served = Preflights(served)
     if limiter:
         # Outside: who asks too often takes nobody's turn, and a refusal for lack of turns tells of the limit too.
         served = RateLimit(served, limiter, ClientAddresses(settings.trusted_proxies))
@@ -211,6 +213,7 @@ def _checks(keys: Keys) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
             keys.check(request.headers.get("authorization", ""))
         check_length(request, handler)
         check_query(request, handler)
+        await check_chunks(request)
 
     return check
 

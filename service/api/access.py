@@ -50,7 +50,8 @@ class Cors:
     """
     ASGI middleware: pages of exactly these origins may read the answers, without credentials.
 
-    Outside everything that can refuse a request, so that such a page can read the refusal too.
+    Outside everything that can refuse a request, so that such a page can read the refusal too. A preflight is
+    answered by `Preflights`, further inside.
     """
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
@@ -58,7 +59,7 @@ class Cors:
         self._origins = frozenset(origin.encode() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; a preflight of a known origin is answered here."""
+        """Serve one request."""
         if scope["type"] != "http" or not self._origins:
             await self._app(scope, receive, send)
             return
@@ -73,11 +74,25 @@ class Cors:
                     (b"access-control-allow-headers", _ALLOWED_HEADERS),
                     (b"access-control-max-age", str(_PREFLIGHT_SECONDS).encode()),
                 ]
-                await send({"type": "http.response.start", "status": 204, "headers": told})
-                await send({"type": "http.response.body", "body": b""})
-                return
-            told.append((b"access-control-expose-headers", _EXPOSED_HEADERS))
+                scope["state"]["preflight"] = True
+            else:
+                told.append((b"access-control-expose-headers", _EXPOSED_HEADERS))
         await self._app(scope, receive, add_headers(send, told))
+
+
+class Preflights:
+    """ASGI middleware: answers what `Cors` found to be a preflight. Inside the rate limit: it is a request as any other."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["state"].get("preflight"):
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await self._app(scope, receive, send)
 
 
 _ASKED = (b"origin", b"access-control-request-method")

@@ -77,7 +77,7 @@ class Admission:
         """Serve one request, or refuse it with 503 when there are too many."""
         if scope["type"] != "http" or scope["path"] in UNLIMITED:
             await self._app(scope, receive, send)
-        elif scope["method"] in _WITH_BODY:
+        elif scope["method"] in _WITH_BODY or any(name == b"transfer-encoding" for name, _ in scope["headers"]):
             await self._serve_with_body(scope, receive, send)
         elif await self._has_turn():
             end_turn = self._once()
@@ -95,6 +95,15 @@ class Admission:
         # Whoever refuses it without its body needs no turn for that.
         deadline = asyncio.get_running_loop().time() + self._body_seconds
         is_whole = has_turn = False
+
+        def end_turn() -> None:
+            nonlocal has_turn
+            if has_turn:
+                has_turn = False
+                self._end_turn()
+
+        # As for a request without a body: an answer may last for hours.
+        scope["state"]["end_turn"] = end_turn
 
         async def hurried() -> Message:
             nonlocal is_whole, has_turn
@@ -122,8 +131,7 @@ class Admission:
         try:
             await self._app(scope, hurried, lingering)
         finally:
-            if has_turn:
-                self._end_turn()
+            end_turn()
 
     async def _arrived(self, scope: Scope, receive: Receive, deadline: float) -> Message:
         if self.arriving >= self._most:

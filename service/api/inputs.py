@@ -10,6 +10,7 @@ import msgspec
 from litestar.exceptions import HTTPException, InternalServerException
 from litestar.handlers import HTTPRouteHandler
 
+from service.api.asgi import UNLIMITED
 from service.api.readers import IN_PATH
 from service.errors import Invalid, UnsupportedMediaType
 from service.model import RESERVED_IDS, Token, UserId, Version
@@ -38,6 +39,17 @@ def check_length(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRo
     limit = handler.resolve_request_max_body_size() if isinstance(handler, HTTPRouteHandler) else None
     if limit is not None and announced.isdecimal() and int(announced) > limit:
         raise HTTPException(status_code=413)
+
+
+async def check_chunks(request: Request[Any, Any, Any]) -> None:
+    """
+    Refuse a body in chunks that turns out to be too large, also where nobody else would read it.
+
+    Not where no limit applies to how long it may take.
+    """
+    unread = request.method in ("GET", "DELETE") and request.scope["path"] not in UNLIMITED
+    if unread and "transfer-encoding" in request.headers:
+        await _raw(request)
 
 
 def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
@@ -117,15 +129,18 @@ async def body(request: Request[Any, Any, Any], kind: type[B]) -> B:
     coding = (header_list(request, "content-encoding") or "identity").lower()
     if declared.strip() != "application/json" or charset not in ("", "utf-8", "utf8") or coding != "identity":
         raise UnsupportedMediaType
-    try:
-        raw = await request.body()
-    except InternalServerException:
-        # The client went away, or broke off its chunks: the server ended the body with a disconnection.
-        raise Invalid(BROKEN_OFF) from None
-    return parsed(raw, kind)
+    return parsed(await _raw(request), kind)
 
 
 BROKEN_OFF = ("body", "ended too early")
+
+
+async def _raw(request: Request[Any, Any, Any]) -> bytes:
+    try:
+        return await request.body()
+    except InternalServerException:
+        # The client went away, or broke off its chunks: the server ended the body with a disconnection.
+        raise Invalid(BROKEN_OFF) from None
 
 
 def parsed(raw: bytes, kind: type[B]) -> B:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
     Answered = tuple[bytes, Headers]
 
-_CHANGE_READS = frozenset({b"x-consistency-token", b"cache-control", b"if-none-match", b"content-length"})
+_CHANGE_READS = frozenset(
+    {b"x-consistency-token", b"cache-control", b"if-none-match", b"content-length", b"transfer-encoding"}
+)
 _CHANGE_WRITES = frozenset({b"if-match", b"content-encoding", b"transfer-encoding", b"expect"})
 _CHANGE_LISTS = (_CHANGE_READS | _CHANGE_WRITES) - {b"content-length"}
 """Headers that change what is done, or how it is answered."""

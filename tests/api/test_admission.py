@@ -48,7 +48,8 @@ class Held:
         async def nothing() -> dict[str, Any]:
             return {"type": "http.request", "body": b"", "more_body": False}
 
-        await self.door({"type": "http", "path": path, "method": method, "state": {}}, receive or nothing, send)
+        scope = {"type": "http", "path": path, "method": method, "headers": [], "state": {}}
+        await self.door(scope, receive or nothing, send)
         return statuses[0]
 
 
@@ -64,6 +65,32 @@ async def test_beyond_the_limit_a_request_is_refused_at_once() -> None:
     assert [200, 200] == await asyncio.gather(*admitted)
     assert 200 == await held.ask()
     assert 0 == held.door.in_flight
+
+
+@pytest.mark.parametrize("headers", [[], [(b"transfer-encoding", b"chunked")]])
+async def test_a_turn_is_given_back_before_a_long_answer_ends(headers: list[tuple[bytes, bytes]]) -> None:
+    """Once, with a body in chunks too: whoever opens streams so would else have every turn for hours."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def endless(scope: Any, receive: Any, _: Any) -> None:
+        await receive()
+        scope["state"]["end_turn"]()
+        begun.set()
+        await over.wait()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(_: Any) -> None: ...
+
+    door = Admission(endless, most=1)
+    scope = {"type": "http", "path": "/leaderboard/stream", "method": "GET", "headers": headers, "state": {}}
+    stream = asyncio.create_task(door(scope, receive, send))
+    await begun.wait()
+    assert 0 == door.in_flight
+    over.set()
+    await stream
+    assert 0 == door.in_flight
 
 
 async def test_whoever_watches_is_always_admitted() -> None:

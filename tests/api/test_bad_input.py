@@ -377,6 +377,30 @@ def test_a_broken_chunk_is_the_clients_fault(service: Service, body: bytes) -> N
     assert answer.status in (0, 400)
 
 
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/users/hostile"),
+        ("GET", "/leaderboard?limit=1"),
+        ("GET", "/leaderboard/stream"),
+        ("DELETE", "/users/hostile"),
+    ],
+)
+def test_chunks_that_nobody_would_read_have_the_same_limit(service: Service, method: str, target: str) -> None:
+    """A body over 64 KiB is refused wherever it is sent, and nothing is done."""
+    answer = service.raw(request(method, target, body=b" " * (64 * 1024 + 1), chunk=8192))
+
+    assert_problem(answer, "too-large")
+    assert 200 == service.get("/users/hostile").status_code
+
+
+def test_chunks_that_nobody_needs_are_passed_over(service: Service) -> None:
+    """As a body with a length is; what follows them is the next request."""
+    sent = request("GET", "/users/hostile", body=b"{}", chunk=1, last=False) + request("GET", "/health/live")
+
+    assert [200, 200] == [answer.status for answer in exchanges(service.settings.port, sent)]
+
+
 def test_a_client_that_hangs_up_is_no_defect(service: Service) -> None:
     """In the middle of its body: whatever is logged, it is not as a failed request of ours."""
     headers = [JSON, ("Content-Length", "100"), ("X-Request-Id", "hung-up")]

@@ -18,6 +18,7 @@ from .wire import request
 
 RATE, BURST = 5, 200
 HEADERS = {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"}
+ORIGIN = "https://ladder.example"
 PROXIED = {"TRUSTED_PROXIES": "127.0.0.0/8"}
 
 
@@ -31,7 +32,7 @@ def service(fresh_database: str) -> Iterator[Service]:
     """Two workers behind one port, and a Redis of their own, so that no bucket is anybody else's."""
     with own_redis() as server:
         server.start()
-        with serving(fresh_database, server.url, workers=2, env=limited()) as running:
+        with serving(fresh_database, server.url, workers=2, env=limited(CORS_ALLOW_ORIGINS=ORIGIN)) as running:
             wait_until(running.is_mirrored)
             yield running
 
@@ -94,6 +95,18 @@ def test_every_answer_tells_how_its_client_stands(service: Service, target: str)
     assert BURST - 1 == int(first.headers["ratelimit-remaining"])
     assert int(second.headers["ratelimit-remaining"]) in (BURST - 2, BURST - 1)
     assert "1" == first.headers["ratelimit-reset"]
+
+
+def test_a_preflight_is_a_request_as_any_other(service: Service) -> None:
+    """It tells how its client stands, and is refused beyond the limit, in words that the page may read."""
+    asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "PUT", **behind("198.51.100.4")}
+    answers = [service.client.options("/users/nobody/rating", headers=asked) for _ in range(BURST + 50)]
+    first = answers[0]
+    refused = next((answer for answer in answers if answer.status_code != 204), first)
+
+    assert (204, str(BURST - 1)) == (first.status_code, first.headers["ratelimit-remaining"])
+    assert_problem(refused, "rate-limited")
+    assert ORIGIN == refused.headers["access-control-allow-origin"]
 
 
 @pytest.mark.parametrize("target", ["/health", "/health/live", "/health/ready"])
