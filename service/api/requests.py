@@ -139,9 +139,15 @@ def _head_bytes(scope: Scope) -> int:
 
 
 def _misspelt(scope: Scope) -> bool:
-    # The router drops such slashes: it would find the user "ada" for the id "/ada", written "%2Fada".
+    # The router drops such slashes: it would find the user "ada" for the id "/ada", written "%2Fada". And it takes
+    # an authority, which only CONNECT may name and which has no path, for the homepage.
     path = scope["path"]
-    return "//" in path or (path.endswith("/") and path != "/") or b"%2f" in scope.get("raw_path", b"").lower()
+    return (
+        not path.startswith("/")
+        or "//" in path
+        or (path.endswith("/") and path != "/")
+        or b"%2f" in scope.get("raw_path", b"").lower()
+    )
 
 
 def _request_id(scope: Scope) -> bytes:
