@@ -77,7 +77,7 @@ class Admission:
         """Serve one request, or refuse it with 503 when there are too many."""
         if scope["type"] != "http" or scope["path"] in UNLIMITED:
             await self._app(scope, receive, send)
-        elif scope["method"] in _WITH_BODY or any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+        elif has_body(scope):
             await self._serve_with_body(scope, receive, send)
         elif await self._has_turn():
             end_turn = self._once()
@@ -124,7 +124,7 @@ class Admission:
             # A server that closes on a client which still sends makes the kernel throw its answer away: the client
             # would see a broken connection in place of the refusal.
             if message["type"] == "http.response.start" and not is_whole:
-                await _linger(scope, receive)
+                await linger(scope, receive)
                 is_whole = True
             await send(message)
 
@@ -219,7 +219,13 @@ class Admission:
             self._told, self._refused = now, 0
 
 
-async def _linger(scope: Scope, receive: Receive) -> None:
+def has_body(scope: Scope) -> bool:
+    """Whether a body may be on its way."""
+    return scope["method"] in _WITH_BODY or any(name == b"transfer-encoding" for name, _ in scope["headers"])
+
+
+async def linger(scope: Scope, receive: Receive) -> None:
+    """Read what is left of a body that nobody wants, within bounds: before the answer to whoever still sends."""
     # Who expects to be told first has sent nothing, and must not be told to go on.
     if any(name == b"expect" for name, _ in scope["headers"]):
         return

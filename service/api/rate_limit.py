@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from service import metrics
+from service.api.admission import has_body, linger
 from service.api.asgi import UNLIMITED, add_headers, refuse
 from service.api.problems import RATE_LIMITED
 
@@ -36,6 +37,8 @@ class RateLimit:
         )
         if not verdict.passes:
             metrics.RATE_LIMITED.inc()
+            if has_body(scope):
+                await linger(scope, receive)
             retry = (b"retry-after", str(self._limiter.retry_after()).encode())
             await refuse(send, 429, RATE_LIMITED, (*told, retry))
             return

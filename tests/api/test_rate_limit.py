@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -180,3 +181,18 @@ def test_zero_switches_the_limit_off(database_url: str, redis_url: str) -> None:
     for name in ("RATE_LIMIT_PER_SECOND", "RATE_LIMIT_BURST"):
         with serving(database_url, redis_url, env={**limited(), name: "0"}) as running:
             assert set() == HEADERS & set(running.get("/users/nobody").headers)
+
+
+def test_who_is_still_sending_is_refused_when_done(service: Service) -> None:
+    """A connection that is closed while its client sends would lose the answer, and when to come again."""
+    address = behind("198.51.100.77")
+    while service.client.get("/users/nobody", headers=address).status_code != 429:
+        pass
+    headers = [("Content-Type", "application/json"), *address.items()]
+    with socket.create_connection(("127.0.0.1", service.settings.port), timeout=5) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        line.sendall(request("PUT", "/ratings", headers, b" " * 2**20))
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"\r\nretry-after: 1\r\n" in answer
