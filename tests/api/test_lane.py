@@ -12,7 +12,7 @@ import pytest
 
 from service.api.access import Keys
 from service.api.lane import Lane
-from service.settings import Settings
+from tests.servers.own_redis import own_redis
 
 from .serving import Service, serving, wait_until
 
@@ -64,7 +64,7 @@ OTHERS = [
 def running(stores: Any) -> Iterator[Service]:
     """A service with three users."""
     name = stores.create(stores.template)
-    with serving(stores.url(name), stores.redis_url) as service:
+    with stores.empty_redis(), serving(stores.url(name), stores.redis_url) as service:
         for user_id, username, rating in ((ADA, "Ada", 2000), (BOB, "Bob", 2000), ("eve", "Eve", 1500)):
             service.created(username, id=user_id, rating=rating)
         wait_until(service.is_mirrored)
@@ -214,10 +214,10 @@ async def test_other_methods_go_the_long_way(method: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "Bearer wrong"])
-def test_the_lane_lets_nobody_write_without_a_key(settings: Settings, key: str) -> None:
-    """As the framework refuses it: 401, and nothing is changed."""
+def test_the_lane_lets_nobody_write_without_a_key(database_url: str, key: str) -> None:
+    """As the framework refuses it: 401, and nothing is changed. Without Redis, in which the module has its board."""
     digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # of "secret"
-    with serving(settings.database_url, settings.redis_url, env={"API_KEYS": digest}) as service:
+    with own_redis() as server, serving(database_url, server.url, env={"API_KEYS": digest}) as service:
         service.execute("INSERT INTO users (id, username, rating) VALUES ('ada', 'Ada', 2000)")
         named = {"Authorization": key} if key else {}
         answer = service.client.put("/users/ada/rating", json={"rating": 100}, headers=named)
