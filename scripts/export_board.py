@@ -34,7 +34,7 @@ import _stores
 import msgspec
 
 from service.embedded import EmbeddedError
-from service.errors import LadderError, Unavailable
+from service.errors import LadderError, Unavailable, explain
 from service.logs import configure
 from service.progress import Pace, Report, progress
 from service.settings import SettingsError
@@ -99,9 +99,9 @@ def main() -> int:
     except (Unusable, SettingsError) as error:
         code, result.error = _WRONG, str(error)
     except (Unavailable, EmbeddedError) as error:
-        code, result.error = _AWAY, str(error)
+        code, result.error = _AWAY, explain(error)
     except (LadderError, OSError) as error:
-        result.error = str(error)
+        result.error = explain(error)
     result.seconds = round(time.monotonic() - began, 2)
     _report(result, as_json=options.json)
     return code
