@@ -38,11 +38,11 @@ def rank_headers(answers: Iterable[Answer[Any]]) -> dict[str, str]:
         as_of=min(counts, default=None),
         stale=any(answer.stale for answer in answers),
     )
-    return {_SPELT[name]: value.decode() for name, value in told(worst)}
+    return {name.decode(): value.decode() for name, value in raw_rank_headers(worst)}
 
 
-def told(answer: Answer[Any]) -> Headers:
-    """Say what ranked, and count it."""
+def raw_rank_headers(answer: Answer[Any]) -> Headers:
+    """Return the headers that say what ranked, and count it."""
     headers = [(b"cache-control", b"no-cache"), (b"x-rank-source", answer.source.encode())]
     if answer.lag_ms is not None:
         headers.append((b"x-mirror-lag-ms", str(answer.lag_ms).encode()))
@@ -53,9 +53,3 @@ def told(answer: Answer[Any]) -> Headers:
         headers.append((b"x-data-stale", b"true"))
     metrics.ranked(answer.source, stale=answer.stale)
     return headers
-
-
-_SPELT = {
-    name.lower().encode(): name
-    for name in ("Cache-Control", "X-Rank-Source", "X-Mirror-Lag-Ms", "X-Rank-As-Of", "X-Data-Stale")
-}

@@ -41,6 +41,7 @@ SLOW_SECONDS = 2.0
 SEND_SECONDS = 5.0
 """How long a listener may take to receive what is sent to them."""
 SWEEP_SECONDS = 0.25
+"""From one look for heartbeats that are due, and for listeners that do not receive, to the next."""
 AT_ONCE = 8
 """Listeners that are told in one go; then others have a turn."""
 SPREAD_SECONDS = 0.15

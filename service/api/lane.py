@@ -1,10 +1,10 @@
 """
 The fast lane: what is asked all day, answered without the framework.
 
-A GET of a user, a rank, neighbours or a page by offset, a POST of a list of ids, and a PUT of a rating, that carry nothing out of the ordinary are
-answered here, by the same verbs and the same views as their handlers answer them. Whatever else it may be (a condition, a
-token, a parameter that is not quite right, an address that does not exist) goes the long way, through the framework and
-all its checks: the lane only decides what is ordinary.
+A GET of a user, a rank, neighbours or a page by offset, a POST of a list of ids, and a PUT of a rating, that carry nothing
+out of the ordinary are answered here, by the same verbs and the same views as their handlers answer them. Whatever else it
+may be (a condition, a token, a parameter that is not quite right, an address that does not exist) goes the long way, through
+the framework and all its checks: the lane only decides what is ordinary.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from service.api.answers import encode, told
+from service.api.answers import encode, raw_rank_headers
 from service.api.asgi import answer, refuse
 from service.api.inputs import BROKEN_OFF, parsed
 from service.api.leaderboard import page_view
 from service.api.problems import documented
 from service.api.ranks import AskRanks, Neighbors, different, rank_view, ranks_view
-from service.api.users import SetRating, rated_view, tag_of, told_of_write, user_view
+from service.api.users import SetRating, rated_view, raw_write_headers, tag_of, user_view
 from service.errors import Invalid, LadderError
 from service.model import RESERVED_IDS, USER_ID, UserId
 
@@ -86,7 +86,7 @@ class Lane:
         if what == "/neighbors" and (radius := _RADIUS.match(query)):
             scope["path_template"] = "/users/{user_id}/neighbors"
             around = await self._ladder().standings.neighbors(user_id, radius=int(radius[1]))
-            return encode(Neighbors(around.value.rows)), told(around)
+            return encode(Neighbors(around.value.rows)), raw_rank_headers(around)
         return None
 
     async def _page(self, scope: Scope, query: bytes) -> Answered | None:
@@ -94,19 +94,19 @@ class Lane:
             return None
         scope["path_template"] = "/leaderboard"
         page, following = await self._ladder().page(limit=int(asked[1]), offset=int(asked[2] or 0))
-        return encode(page_view(page.value, following)), told(page)
+        return encode(page_view(page.value, following)), raw_rank_headers(page)
 
     async def _user(self, scope: Scope, user_id: UserId, what: str) -> Answered | None:
         if what == "/rank":
             scope["path_template"] = "/users/{user_id}/rank"
             ranked = await self._ladder().standings.rank(user_id)
-            return encode(rank_view(ranked.value)), told(ranked)
+            return encode(rank_view(ranked.value)), raw_rank_headers(ranked)
         if what:
             return None
         scope["path_template"] = "/users/{user_id}"
         seen = await self._ladder().user(user_id)
         view = user_view(seen.value.user, seen.value.standing)
-        return encode(view), [(b"etag", b'"%s"' % tag_of(view).encode()), *told(seen)]
+        return encode(view), [(b"etag", b'"%s"' % tag_of(view).encode()), *raw_rank_headers(seen)]
 
     async def _write(self, scope: Scope, receive: Receive) -> Answered | None:
         user_id, what = _user(scope["path"])
@@ -117,7 +117,7 @@ class Lane:
         self._keys.check(headers.get(b"authorization", b"").decode("latin-1"))
         asked = parsed(await _body(receive), SetRating)
         written = await self._ladder().rate(user_id, asked.rating)
-        return encode(rated_view(written)), told_of_write(written)
+        return encode(rated_view(written)), raw_write_headers(written)
 
     async def _list(self, scope: Scope, receive: Receive) -> Answered | None:
         headers = _ordinary(scope["headers"], _CHANGE_LISTS)
@@ -126,7 +126,7 @@ class Lane:
         scope["path_template"] = "/ranks"
         ids = different(parsed(await _body(receive), AskRanks))
         listed = await self._ladder().standings.rows(ids)
-        return encode(ranks_view(ids, listed.value)), told(listed)
+        return encode(ranks_view(ids, listed.value)), raw_rank_headers(listed)
 
 
 def _has_body(scope: Scope, headers: dict[bytes, bytes]) -> bool:

@@ -146,7 +146,7 @@ def tag_of(view: UserView) -> str:
     return f"v{view.version}-{view.rank}-{view.position}"
 
 
-def told_of_write(written: Written) -> Headers:
+def raw_write_headers(written: Written) -> Headers:
     """Say which version was written, what the mirror made of it, and whether an earlier request had written it."""
     return [
         (b"etag", b'"v%d"' % written.user.version),
@@ -158,7 +158,7 @@ def told_of_write(written: Written) -> Headers:
 
 def write_headers(written: Written) -> dict[str, str]:
     """Say the same to the framework."""
-    return {name.decode(): value.decode() for name, value in told_of_write(written)}
+    return {name.decode(): value.decode() for name, value in raw_write_headers(written)}
 
 
 def rated_view(written: Written) -> RatedView:

@@ -15,12 +15,12 @@ COUNTED = Answer("", "histogram", as_of=NOON)
 
 
 def test_each_source_says_what_it_knows() -> None:
-    assert {"Cache-Control": "no-cache", "X-Rank-Source": "redis", "X-Mirror-Lag-Ms": "140"} == rank_headers([MIRROR])
-    assert {"Cache-Control": "no-cache", "X-Rank-Source": "postgres"} == rank_headers([LEDGER])
+    assert {"cache-control": "no-cache", "x-rank-source": "redis", "x-mirror-lag-ms": "140"} == rank_headers([MIRROR])
+    assert {"cache-control": "no-cache", "x-rank-source": "postgres"} == rank_headers([LEDGER])
     assert {
-        "Cache-Control": "no-cache",
-        "X-Rank-Source": "histogram",
-        "X-Rank-As-Of": "2026-01-01T12:00:00Z",
+        "cache-control": "no-cache",
+        "x-rank-source": "histogram",
+        "x-rank-as-of": "2026-01-01T12:00:00Z",
     } == rank_headers([COUNTED])
 
 
@@ -29,14 +29,14 @@ def test_of_several_the_worst_counts() -> None:
     older = Answer("", "histogram", as_of=(NOON - timedelta(seconds=1)).astimezone(timezone(timedelta(hours=2))))
 
     assert {
-        "Cache-Control": "no-cache",
-        "X-Rank-Source": "histogram",
-        "X-Rank-As-Of": "2026-01-01T11:59:59Z",
-        "X-Mirror-Lag-Ms": "2500",
-        "X-Data-Stale": "true",
+        "cache-control": "no-cache",
+        "x-rank-source": "histogram",
+        "x-rank-as-of": "2026-01-01T11:59:59Z",
+        "x-mirror-lag-ms": "2500",
+        "x-data-stale": "true",
     } == rank_headers([COUNTED, MIRROR, older, LATE, LEDGER])
-    assert "postgres" == rank_headers([MIRROR, LEDGER])["X-Rank-Source"]
+    assert "postgres" == rank_headers([MIRROR, LEDGER])["x-rank-source"]
 
 
 def test_of_none_no_mirror_is_claimed() -> None:
-    assert {"Cache-Control": "no-cache", "X-Rank-Source": "postgres"} == rank_headers([])
+    assert {"cache-control": "no-cache", "x-rank-source": "postgres"} == rank_headers([])
