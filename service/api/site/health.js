@@ -21,7 +21,7 @@ export function describe({ reachable, health, feed, source, stale, waits, at }) 
   if (!health) return { tone: "wait", word: "Connecting", detail: "Asking the service." };
   const why = health.redis?.status === "up" ? "Redis is catching up" : "Redis is away";
   if (stale) return { tone: "warn", word: "Data may be old", detail: "It lags more than two seconds, or may lack a change." };
-  if (source === "histogram") return { tone: "warn", word: "Ranks estimated", detail: `${why}; the ranks are at most two seconds old.` };
+  if (source === "histogram") return { tone: "warn", word: "Ranks a moment old", detail: `${why}; the ranks are at most two seconds old.` };
   if (source === "postgres") return { tone: "warn", word: "Ranks counted in Postgres", detail: `${why}; the ranks are exact.` };
   if (feed !== "live") return { tone: "warn", word: "Reconnecting", detail: "The board is asked for every four seconds meanwhile." };
   if (health.postgres?.status === "down") return { tone: "warn", word: "Nothing changes", detail: "Postgres is away; the ranks are the last ones." };
