@@ -165,10 +165,12 @@ def serving(
     port: int | None = None,
     failpoints: str = "",
     env: Mapping[str, str] = MappingProxyType({}),
+    until: Callable[[Service], object] = Service.is_ready,
 ) -> Iterator[Service]:
     """
     Run the service over these stores until the end of the block, from the moment it says that it is ready.
 
+    A worker that a failpoint stops as soon as it starts says nothing: there `until` tells when the block begins.
     It listens on `port`, else on a free one. `failpoints` are armed as `service.failpoints` describes; `env` are
     further variables.
     """
@@ -194,7 +196,7 @@ def serving(
             process = spawn(command, death_signal=signal.SIGTERM, env=environment, cwd=folder, output=output)
         service = Service(process, settings, log)
         try:
-            wait_until(service.is_ready)
+            wait_until(lambda: until(service))
             yield service
         finally:
             service.stop()

@@ -114,7 +114,8 @@ def test_a_stream_that_is_refused_is_tried_again(tab: Visit) -> None:
             route.continue_()
 
     tab.page.route("**/leaderboard/stream?*", refuse_twice)
-    with tab.page.expect_response(lambda answer: "/leaderboard/stream" in answer.url):
+    # The answer to the stream of the visit before may come as late as this one begins.
+    with tab.page.expect_response(lambda answer: "/leaderboard/stream" in answer.url and len(tries) > 2):
         tab.open()
 
     assert 3 == len(tries)

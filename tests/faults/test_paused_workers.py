@@ -143,7 +143,8 @@ async def test_a_board_that_is_emptied_during_its_load_is_loaded_again(settings:
     """The loader is told so by the next batch, and begins anew; until it is through, Postgres ranks."""
     insert(settings, 6000)
     with looking_at(settings):
-        first = serving(settings.database_url, settings.redis_url, failpoints="load_mid=stop@2")
+        stopped = "load_mid=stop@2"
+        first = serving(settings.database_url, settings.redis_url, failpoints=stopped, until=is_in_load)
         with first as service:
             with stopped_at(service, "load_mid"):
                 flush(settings)
@@ -153,6 +154,11 @@ async def test_a_board_that_is_emptied_during_its_load_is_loaded_again(settings:
 
             assert 2 == len(begun)
             assert [] == [line for line in service.logged() if line["event"] == "tail.failed"]
+
+
+def is_in_load(service: Service) -> bool:
+    """Whether the worker has stopped itself in the middle of a load, which may be before it was ever asked anything."""
+    return bool(service.at_failpoint("load_mid"))
 
 
 def flush(settings: Settings) -> None:
