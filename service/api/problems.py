@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
     from typing import Any
 
-    Headers = list[tuple[bytes, bytes]]
+    from service.api.asgi import Headers
 
 RETRY_AFTER_SECONDS = 1
 MEDIA_TYPE = "application/problem+json"
