@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis.asyncio
+import redis.client
 from redis.exceptions import ResponseError
 
 from service.errors import StoreBug, Unavailable
 from service.store import lua
 from service.store import redis as redis_store
+from service.store.mirror import Mirror
 
 from .calls import BOARD_STATE, BOARD_USERS_STATE, SOURCE, Row, Scripts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from service.store.redis import Client
 
 ANNA = Row("a", 11, 1500, "anna")
@@ -93,6 +97,26 @@ def test_a_pipeline_is_packed_as_redis_py_would(url: str) -> None:
     commands = [("SET", "key", b"\xff\x00", 12, 1.5), ("GET", ""), ("CONFIG GET", "save"), ("ECHO", "é" * 10_000)]
 
     assert b"".join(redis.asyncio.Connection().pack_commands(commands)) == b"".join(connection.pack_commands(commands))
+
+
+async def test_the_state_is_read_at_one_instant(scripts: Scripts, client: Client) -> None:
+    """No user is created between the size of the board and that of the users hash: all is asked in one MULTI."""
+    prepare(scripts)
+    with scripts.client.monitor() as monitor:
+        await Mirror(client).state()
+        seen = list(until_time(monitor))
+
+    address = seen[-1]["client_port"], seen[-1]["client_address"]
+    own = [each["command"].split()[0] for each in seen if (each["client_port"], each["client_address"]) == address]
+    assert ["MULTI", "HGETALL", "ZCARD", "HLEN", "EXISTS", "TIME"] == own[own.index("MULTI") :]
+
+
+def until_time(monitor: redis.client.Monitor) -> Iterator[dict[str, Any]]:
+    """What Redis is asked, up to the first TIME."""
+    for seen in monitor.listen():
+        yield seen
+        if seen["command"] == "TIME":
+            return
 
 
 async def test_pages_in_one_pipeline_follow_each_other(scripts: Scripts, client: Client) -> None:
