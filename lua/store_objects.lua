@@ -1,5 +1,5 @@
 -- Summary      Cached user objects are replaced by newer ones, or by those of another history.
--- KEYS[1...]   object: 1..200 strings, version|history|json; each a key of its own, any slot
+-- KEYS[1...]   object: 1..200 strings, version|history|json; each a key of its own, any slot: one Redis, no cluster
 -- ARGV[1]      history: 8 hexadecimal digits; versions of two histories cannot be compared
 -- ARGV[2...]   contents, three for each object: version (decimal), json (the user as Postgres keeps it), ttl (ms,
 --              1..600000)

@@ -1,8 +1,8 @@
 """
 Gather concurrent calls into batches: the one mechanism against herds, instead of locks and page caches.
 
-A batch goes out at once when there is room for one (no timer); what arrives meanwhile gathers for the
-next. A call never joins a batch that is already under way, so every answer comes from a store call that
+A batch goes out at once when there is room for one (no timer, unless `beside` holds it back); what arrives meanwhile
+gathers for the next. A call never joins a batch that is already under way, so every answer comes from a store call that
 began after the request had arrived: nothing is kept, so nothing expires or needs invalidating.
 """
 

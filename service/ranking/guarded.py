@@ -15,11 +15,12 @@ import msgspec
 import structlog
 
 from service import failpoints, metrics
-from service.errors import Behind, LadderError, NotReady, Unavailable, explain
+from service.errors import Behind, LadderError, NotReady, StoreBug, Unavailable, explain
 from service.model import Around, Board, Buckets, Counted, Page, Placed, Roster, Standing, Token, User, UserId, Window
 from service.ranking.breaker import Breaker
 from service.ranking.deadline import within
 from service.store.history import ANY_SOURCE, NO_SOURCE
+from service.store.mirror import RANK_IDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -144,8 +145,10 @@ class GuardedMirror:
         """Return where each user stands, as `users` does but without the cached objects."""
         ids = {lookup.user_id: None for lookup in lookups}
         ids.update((token.id, None) for lookup in lookups for token in lookup.since)
+        # Writes are looked for at the instant of the ranks: found later, they may have come between the two.
+        at_once = len(ids) if any(lookup.since for lookup in lookups) else RANK_IDS
         async with self._calling():
-            board, held = await self._mirror.standings(list(ids), source=self._source())
+            board, held = await self._mirror.standings(list(ids), source=self._source(), at_once=at_once)
         return [
             Sighting(board, held.get(lookup.user_id), None)
             if all(token.id in held and held[token.id].version >= token.version for token in lookup.since)
@@ -224,6 +227,12 @@ class GuardedMirror:
         now, reason = self._clock(), explain(error)
         known = isinstance(error, Unavailable) and self.breaker.state != "closed"
         news = not known and (reason != self._blamed or now - self._blamed_at >= BLAME_SECONDS)
-        if news:
-            self._blamed, self._blamed_at = reason, now
-        (_log.warning if news else _log.debug)("mirror.put_pending", reason=reason, writes=writes)
+        if not news:
+            _log.debug("mirror.put_pending", reason=reason, writes=writes)
+            return
+        self._blamed, self._blamed_at = reason, now
+        if isinstance(error, LadderError) and not isinstance(error, StoreBug):
+            _log.warning("mirror.put_pending", reason=reason, writes=writes)
+        else:
+            # A defect of ours: nothing else tells where.
+            _log.error("mirror.put_pending", reason=reason, writes=writes, exc_info=error)

@@ -18,13 +18,13 @@ from service.store import lua
 from service.store.history import ANY_SOURCE, digest
 from service.store.keys import user_object
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 TTL_MS = 300_000
 STORED = 100
 """Objects in one call: well under a millisecond."""
 _JITTER = 0.1
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _decode = msgspec.json.Decoder(User).decode
 _encode = msgspec.json.Encoder().encode

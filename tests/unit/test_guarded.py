@@ -6,19 +6,19 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
 from service.errors import OutcomeUnknown, Overloaded, Unavailable
-from service.model import NewRating, Placed, Rated, User, UserId, Version
+from service.model import Board, NewRating, Placed, Rated, Token, User, UserId, Version
 from service.ranking import guarded, writing
 from service.ranking.coalesce import Coalescer
 from service.ranking.guarded import GuardedMirror, Lookup
 from service.ranking.ladder import Ladder
 from service.store.ledger import Ledger
-from service.store.mirror import Mirror
+from service.store.mirror import RANK_IDS, Mirror
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WRITE = Rated(User(UserId("ada"), "ada", 1500, Version(1), NOON, NOON), None)
@@ -59,11 +59,14 @@ class Lagging(Silence):
         self.lag_ms = 250
         self.outcome = APPLIED
         self.up = True
+        self.fault: Exception | None = None
         self.guarded = GuardedMirror(cast(Mirror, self), source=str, clock=lambda: self.now)
 
     async def put(self, written: Sequence[Rated], *, source: str) -> tuple[int | None, list[Placed]]:
         """Place every write the same."""
         assert source == ""
+        if self.fault:
+            raise self.fault
         if not self.up:
             raise Unavailable
         return self.lag_ms, [self.outcome] * len(written)
@@ -95,6 +98,36 @@ async def test_why_writes_are_pending_is_told_once_a_minute() -> None:
 
     said = [entry["log_level"] for entry in logs if entry["event"] == "mirror.put_pending"]
     assert ["warning", "debug", "warning"] == said
+
+
+async def test_a_defect_in_a_put_is_told_with_its_place() -> None:
+    """The write is committed, so it is pending; nothing else would tell of it."""
+    lagging = Lagging()
+    lagging.fault = KeyError("of ours")
+    with capture_logs() as logs:
+        assert PENDING == await lagging.placed()
+
+    (said,) = [entry for entry in logs if entry["event"] == "mirror.put_pending"]
+    assert ("error", lagging.fault) == (said["log_level"], said["exc_info"])
+
+
+async def test_writes_are_looked_for_at_the_instant_of_the_ranks() -> None:
+    """In the same script call, however many ask: found in a later one, a write may have come after the rank was read."""
+    calls: list[tuple[int, int]] = []
+
+    class Counting:
+        async def standings(self, ids: Sequence[UserId], *, source: str, at_once: int) -> tuple[Board, dict[str, Any]]:
+            assert source == ""
+            calls.append((len(ids), at_once))
+            return Board(0), {}
+
+    mirror = GuardedMirror(cast(Mirror, Counting()), source=str)
+    lookups = [Lookup(UserId(f"u{number}")) for number in range(RANK_IDS)]
+    since = (Token(UserId("ada"), Version(2)),)
+    await mirror.ranks(lookups)
+    await mirror.ranks([*lookups[1:], Lookup(UserId("bob"), since)])
+
+    assert [(RANK_IDS, RANK_IDS), (RANK_IDS + 1, RANK_IDS + 1)] == calls
 
 
 async def test_nobody_waits_longer_than_the_deadline(silence: Silence) -> None:
