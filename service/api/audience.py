@@ -1,8 +1,9 @@
 """
 Everybody who watches the top of the board: one reader for all of them, and each changed page is encoded once.
 
-While anybody listens the board is read four times a second, whoever changes it and through whichever process. To look
-also when this process has written something would be no sooner: four reads a second are as many as there may be.
+While anybody listens the board is read almost four times a second, whoever changes it and through whichever process. To
+look also when this process has written something would be no sooner: four events a second are as many as there may be.
+Counted by Postgres it is read more seldom.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
 LONGEST = 100
 """Rows of the longest page that can be watched. So many are read, and the shorter pages are their beginning."""
-READ_SECONDS = 0.25
-"""From one read to the next, and so between two events."""
+APART_SECONDS = 0.25
+"""From one event of a listener to the next, at least."""
+READ_SECONDS = 0.26
+"""From one read to the next: a little more, so that nobody has to be held back but who has just come."""
 AGAIN_SECONDS = 1.0
 """The same while nobody can answer."""
 SHARE = 0.1
@@ -84,6 +87,7 @@ class Listener:
         self._seen = seen
         self._pending: Event | None = None
         self._beats = False
+        self._due = -math.inf
         self._woken = asyncio.Event()
         self._task = asyncio.current_task()
 
@@ -124,6 +128,10 @@ class Listener:
         while not (self._pending or self._beats or self.is_over):
             self._woken.clear()
             await self._woken.wait()
+        if self._pending and not self.is_over:
+            # Who was sent what was there as they came may be told of the next read at once. Meanwhile a newer page may
+            # take the place of this one.
+            await asyncio.sleep(max(self._due - asyncio.get_running_loop().time(), 0))
         return self.take()
 
     def take(self) -> bytes:
@@ -134,6 +142,7 @@ class Listener:
         if self._pending:
             page, self._pending = self._pending, None
             self._seen = page.id
+            self._due = asyncio.get_running_loop().time() + APART_SECONDS
             said += page.text
             metrics.STREAM_EVENTS.inc()
         return said

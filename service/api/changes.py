@@ -9,11 +9,11 @@ from litestar import Request, Response, delete, patch, put
 
 from service.api.answers import json_response
 from service.api.idempotency import HEADER, REPLAYED_HEADER, once_only
-from service.api.inputs import TOKEN_HEADER, body, user_id, wanted_version
+from service.api.inputs import TOKEN_HEADER, body, refuse_repeated, user_id, wanted_version
 from service.api.operation import WRITE_HEADERS, Operation, Says
 from service.api.users import ADA, RATED_ADA, Rating, Username, rated_response, user_view, write_headers
-from service.errors import Invalid, LadderError, NotFound
-from service.model import USER_ID, NewRating, UserId
+from service.errors import LadderError, NotFound
+from service.model import MAX_RATING, USER_ID, NewRating, UserId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 MAX_BULK_BYTES = 1024 * 1024
 MAX_UPDATES = 1000
-_MOST = 2**31 - 1
 
 Id = Annotated[str, msgspec.Meta(pattern="^" + USER_ID.pattern)]
-Delta = Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST, description="What is added to the rating.")]
+Delta = Annotated[int, msgspec.Meta(description="What is added to the rating.")]
 Status = Literal["updated", "unchanged", "not_found"]
 
 
@@ -123,7 +122,9 @@ async def patch_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
     target, wanted = user_id(request), wanted_version(request)
     asked = await body(request, AddToRating)
     once = once_only(request, asked)
-    written = await _ladder(request).rate(target, asked.delta, wanted=wanted, relative=True, once=once)
+    # More than that leads out of range from wherever it starts, and Postgres has numbers for it.
+    delta = max(-MAX_RATING, min(asked.delta, MAX_RATING))
+    written = await _ladder(request).rate(target, delta, wanted=wanted, relative=True, once=once)
     return rated_response(written)
 
 
@@ -132,7 +133,7 @@ async def put_ratings(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Set the ratings of up to 1000 different users in one transaction; those who do not exist are passed over."""
     asked = await body(request, SetRatings)
     ratings = [NewRating(UserId(update.id), update.rating) for update in asked.updates]
-    _refuse_repeated(ratings)
+    refuse_repeated([rating.id for rating in ratings], at="updates[{}].id")
     outcomes = await _ladder(request).rate_all(ratings, once=once_only(request, asked))
     items = [_updated(rating.id, outcome) for rating, outcome in zip(ratings, outcomes, strict=True)]
     return json_response(UpdatedAll(items), headers=_headers_of_all(outcomes))
@@ -153,14 +154,6 @@ async def delete_user(request: Request[Any, Any, Any]) -> Response[None]:
     deleted = await _ladder(request).remove(user_id(request), wanted=wanted_version(request))
     headers = {"X-Mirror-Write": deleted.placed.outcome, TOKEN_HEADER: str(deleted.token)}
     return Response(None, status_code=204, headers=headers)
-
-
-def _refuse_repeated(ratings: Sequence[NewRating]) -> None:
-    seen: set[UserId] = set()
-    for number, rating in enumerate(ratings):
-        if rating.id in seen:
-            raise Invalid((f"updates[{number}].id", "is given more than once"))
-        seen.add(rating.id)
 
 
 def _updated(target: UserId, outcome: Written | LadderError) -> Updated:

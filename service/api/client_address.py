@@ -42,9 +42,10 @@ class ClientAddresses:
 
     def _behind(self, proxy: Address, chain: Sequence[str]) -> Address:
         nearest = proxy
-        for text in reversed(chain):
-            address = _parsed(text.strip())
-            # Nobody we trust wrote that, so nobody says who is behind it: it counts against the proxy.
+        # A list may have empty elements, which say nothing (RFC 9110 section 5.6.1).
+        for text in filter(None, map(str.strip, reversed(chain))):
+            address = _parsed(text)
+            # No address that could be counted against: it counts against whoever wrote it.
             if address is None:
                 return nearest
             nearest = address

@@ -17,7 +17,7 @@ from service.model import RESERVED_IDS, Token, UserId, Version
 from service.ranking.answers import Demand
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from litestar import Request
@@ -34,7 +34,7 @@ _NAMED = re.compile(r"(?:required|unknown) field `([^`]*)`")
 
 
 def check_length(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Refuse a body that is announced as too large, also where nobody would read it: a guard of every route."""
+    """Refuse a body that is announced as too large, also where nobody would read it."""
     announced = connection.headers.get("content-length", "")
     limit = handler.resolve_request_max_body_size() if isinstance(handler, HTTPRouteHandler) else None
     if limit is not None and announced.isdecimal() and int(announced) > limit:
@@ -56,8 +56,8 @@ def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """
     Read the query by the readers that the handler declares in `opt["query"]`, into the request's state.
 
-    A guard of every route, so that a parameter nobody declared is refused everywhere. Raises `Invalid`
-    with every problem at once.
+    Asked of every route, so that a parameter nobody declared is refused everywhere. Raises `Invalid` with every problem
+    at once.
     """
     readers: Mapping[str, Reader] = handler.opt.get("query", {})
     values: dict[str, object] = {}
@@ -84,8 +84,10 @@ def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
 
 
 def _pairs(raw: bytes) -> list[tuple[str, str]]:
+    if raw.count(b"&") >= _MAX_PARAMETERS:
+        raise Invalid(("query", f"has more than {_MAX_PARAMETERS} parameters"))
     try:
-        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
         raise Invalid(("query", "is not a well-formed query in UTF-8")) from None
 
@@ -157,9 +159,18 @@ def _problem(message: str) -> tuple[str, str]:
     where = _AT.search(message)
     named = _NAMED.search(message)
     text = _AT.sub("", message).replace("`", "")
-    field = (where[1] if where else "") or (named[1] if named else "") or "body"
-    # Python's word for the end of a text; a client's is $.
-    return field, text[0].lower() + text[1:].replace("\\Z", "$")
+    field = ".".join(found[1] for found in (where, named) if found and found[1]) or "body"
+    # It quotes a pattern as Python does, whose word for the end of a text is none of a client's.
+    return field, text[0].lower() + text[1:].replace("\\\\", "\\").replace("\\Z", "$")
+
+
+def refuse_repeated(ids: Sequence[UserId], *, at: str) -> None:
+    """Raise `Invalid` if an id comes twice; `at` is how a place in the list is called, with braces for its number."""
+    seen: set[UserId] = set()
+    for number, each in enumerate(ids):
+        if each in seen:
+            raise Invalid((at.format(number), "is given more than once"))
+        seen.add(each)
 
 
 def not_reserved(text: str) -> UserId:

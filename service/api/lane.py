@@ -16,10 +16,10 @@ from service.api.answers import encode, raw_rank_headers
 from service.api.asgi import answer, refuse
 from service.api.inputs import BROKEN_OFF, parsed
 from service.api.leaderboard import page_view
-from service.api.problems import documented
+from service.api.problems import refusal
 from service.api.ranks import AskRanks, Neighbors, different, rank_view, ranks_view
 from service.api.users import SetRating, rated_view, raw_write_headers, tag_of, user_view
-from service.errors import Invalid, LadderError
+from service.errors import Invalid
 from service.model import RESERVED_IDS, USER_ID, UserId
 
 if TYPE_CHECKING:
@@ -62,10 +62,8 @@ class Lane:
                     answered = await self._write(scope, receive)
                 elif scope["method"] == "POST" and scope["path"] == "/ranks":
                     answered = await self._list(scope, receive)
-            except LadderError as error:
-                if (problem := documented(error, scope["state"])) is None:
-                    raise
-                await refuse(send, *problem)
+            except Exception as error:  # noqa: BLE001  as the framework's handlers do, inside what tells of limits
+                await refuse(send, *refusal(error, scope))
                 return
         if answered is None:
             await self._app(scope, receive, send)

@@ -134,13 +134,14 @@ def _operation(path: str, handler: HTTPRouteHandler, operation: Operation, schem
 
 def _refusals(path: str, handler: HTTPRouteHandler, operation: Operation) -> dict[int, list[str]]:
     """Return the slugs of every refusal by status: the handler's own, and what is said around it."""
-    slugs = ["validation", "too-large-head", "internal", *operation.problems]
+    # A body may be sent to any address, and be too large for it, or late.
+    slugs = ["validation", "too-large-head", "too-large", "internal", *operation.problems]
     if path not in UNLIMITED:
-        slugs += ["rate-limited", "unavailable"]
+        slugs += ["rate-limited", "unavailable", "too-slow"]
     if handler.opt.get("writes"):
         slugs += ["unauthorized", "outcome-unknown"]
     if operation.body is not None:
-        slugs += ["too-large", "too-slow", "unsupported-media-type"]
+        slugs += ["unsupported-media-type"]
     found: dict[int, list[str]] = {}
     for slug in sorted(set(slugs)):
         found.setdefault(KINDS[slug].status, []).append(slug)

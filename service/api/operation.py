@@ -121,7 +121,7 @@ FRESHNESS = ("X-Consistency-Token", "Cache-Control")
 """What a request says of how fresh its answer is to be: headers of every read that carries a rank."""
 
 READ_HEADERS = ("Cache-Control", "X-Rank-Source", "X-Mirror-Lag-Ms", "X-Rank-As-Of", "X-Data-Stale")
-"""Headers of every answer to a read that carries a rank."""
+"""Headers of an answer to a read that carries ranks of this moment."""
 
 WRITE_HEADERS = ("ETag", "X-Mirror-Write", "X-Consistency-Token")
-"""Headers of every answer to a write."""
+"""Headers of an answer to a write that leaves a user."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import structlog
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
     from typing import Any
 
-    from service.api.asgi import Headers
+    from service.api.asgi import Headers, Scope
 
 RETRY_AFTER_SECONDS = 1
 MEDIA_TYPE = "application/problem+json"
@@ -122,19 +122,18 @@ def _response(document: bytes, status: int, headers: Mapping[str, str] | None = 
 
 
 def from_ladder_error(request: Request[Any, Any, Any], error: LadderError) -> Response[bytes]:
-    """Answer one of our own errors; one that is not in the table is a defect and becomes a 500."""
-    if problem := documented(error, request.scope.get("state", {})):
-        status, document, headers = problem
-        return _response(document, status, {name.decode(): value.decode() for name, value in headers})
-    return from_defect(request, error)
+    """Answer one of our own errors."""
+    status, document, headers = refusal(error, cast("Scope", request.scope))
+    return _response(document, status, {name.decode(): value.decode() for name, value in headers})
 
 
-def documented(error: LadderError, state: MutableMapping[str, Any]) -> tuple[int, bytes, Headers] | None:
+def refusal(error: Exception, scope: Scope) -> tuple[int, bytes, Headers]:
     """
-    Return status, document and headers for one of our own errors; None for one that is not in the table.
+    Return status, document and headers for whatever was raised: what is not in the table is a defect, and logged.
 
-    The request's `state` keeps the reason of what is answered 5xx, for the log.
+    The request's state keeps the reason of another 5xx, for the log.
     """
+    state = scope.get("state", {})
     for kind in type(error).__mro__:
         if kind in _BY_ERROR:
             status, slug, title = _BY_ERROR[kind]
@@ -142,7 +141,10 @@ def documented(error: LadderError, state: MutableMapping[str, Any]) -> tuple[int
             if status >= 500:
                 state["reason"] = explain(error)
             return status, _document(status, slug, title, str(error), fields), _HEADERS.get(status, [])
-    return None
+    # The log has everything, the client the request id to ask with.
+    request_id = state.get("request_id", "")
+    _log.error("request.failed", request_id=request_id, path=scope["path"], exc_info=error)
+    return 500, internal(request_id), []
 
 
 def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -156,10 +158,9 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
 
 
 def from_defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer a defect of ours: the log has everything, the client the request id to ask with."""
-    request_id = request.scope.get("state", {}).get("request_id", "")
-    _log.error("request.failed", request_id=request_id, path=request.scope["path"], exc_info=error)
-    return _response(internal(request_id), 500)
+    """Answer a defect of ours."""
+    status, document, _ = refusal(error, cast("Scope", request.scope))
+    return _response(document, status)
 
 
 HANDLERS: MutableMapping[int | type[Exception], Any] = {

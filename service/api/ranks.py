@@ -8,10 +8,9 @@ import msgspec
 from litestar import Request, Response, get, post
 
 from service.api.answers import json_response, rank_headers
-from service.api.inputs import body, demand, query, user_id
+from service.api.inputs import body, demand, query, refuse_repeated, user_id
 from service.api.operation import FRESHNESS, READ_HEADERS, Operation, Says
 from service.api.readers import whole
-from service.errors import Invalid
 from service.model import USER_ID, Row, UserId
 from service.ranking.answers import percentile
 
@@ -131,8 +130,7 @@ async def post_ranks(request: Request[Any, Any, Any]) -> Response[bytes]:
 def different(asked: AskRanks) -> list[UserId]:
     """Return the ids that are asked for; raises `Invalid` if one comes twice."""
     ids = [UserId(text) for text in asked.user_ids]
-    if len(set(ids)) < len(ids):
-        raise Invalid(("user_ids", "names a user more than once"))
+    refuse_repeated(ids, at="user_ids[{}]")
     return ids
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from service.api.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
 
 SLOW_SECONDS = 0.5
-MAX_HEAD_BYTES = 64 * 1024
-"""Request line and headers together; the server itself gives up on a little more than that."""
 _NOWHERE = "/\0"
 _SANE = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
@@ -95,9 +93,6 @@ class Requests:
             )
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _head_bytes(scope) > MAX_HEAD_BYTES:
-            await refuse(send, 431, problems.TOO_LARGE_HEAD)
-            return
         if _misspelt(scope):
             scope["path"] = _NOWHERE
         if scope["method"] == "HEAD":
@@ -129,13 +124,6 @@ _DEFAULTS = {
 def _missing(headers: Headers) -> Headers:
     given = {name for name, _ in headers}
     return [header for header in _DEFAULTS.items() if header[0] not in given]
-
-
-def _head_bytes(scope: Scope) -> int:
-    size = len(scope.get("raw_path", b"")) + len(scope["query_string"])
-    for name, value in scope["headers"]:
-        size += len(name) + len(value)
-    return size
 
 
 def _misspelt(scope: Scope) -> bool:

@@ -37,8 +37,11 @@ from service.model import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from service.api.asgi import Headers
     from service.model import Placed, Standing, User
+    from service.ranking.answers import Answer
     from service.ranking.ladder import Ladder
     from service.ranking.writing import Written
 
@@ -218,8 +221,9 @@ async def search_users(request: Request[Any, Any, Any]) -> Response[bytes]:
     asked = query(request)
     prefix, wanted = asked["username"], demand(request)
     # No user's name has another character, so the answer is known; `%` and `_` never meet SQL's LIKE.
-    if not _PREFIX.match(prefix):
-        return json_response(Found([]), headers=rank_headers([]))
-    answers = await _ladder(request).search(prefix, limit=asked["limit"], demand=wanted)
+    ladder = _ladder(request)
+    answers = await ladder.search(prefix, limit=asked["limit"], demand=wanted) if _PREFIX.match(prefix) else []
     found = [user_view(answer.value.user, answer.value.standing) for answer in answers]
-    return json_response(Found(found), headers=rank_headers(answers))
+    # Nobody was ranked: the headers say what would have.
+    ranked: Sequence[Answer[Any]] = answers or [(await ladder.page(limit=1, demand=wanted))[0]]
+    return json_response(Found(found), headers=rank_headers(ranked))

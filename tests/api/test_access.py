@@ -127,6 +127,8 @@ def test_the_page_of_a_known_origin_may_ask(service: Service) -> None:
         assert "x-consistency-token" in answer.headers["access-control-expose-headers"]
         assert "access-control-allow-credentials" not in answer.headers
         assert "Origin" == answer.headers["vary"]
+    too_long = service.get("/leaderboard", Origin=ORIGIN, x_long="a" * 65_000, x_more="a" * 600)
+    assert (431, ORIGIN) == (too_long.status_code, too_long.headers["access-control-allow-origin"])
 
 
 def test_a_preflight_of_a_known_origin_is_answered(service: Service) -> None:

@@ -312,7 +312,7 @@ def test_a_query_that_is_no_utf_8_is_refused(service: Service, target: bytes, va
 
 @pytest.mark.parametrize("query", [b"&" * 60_000, b"username=a&" * 5_000, b"&".join(b"p%d=1" % n for n in range(6000))])
 def test_a_query_of_very_many_parameters_is_refused(service: Service, query: bytes) -> None:
-    assert_problem(service.raw(request("GET", b"/users/search?%b" % query)), "validation")
+    assert_problem(service.raw(request("GET", b"/users/search?%b" % query)), "validation", "query")
 
 
 @cases(hostile.NO_PATH_IDS)

@@ -46,7 +46,9 @@ def test_a_delta_of_nothing_changes_nothing(service: Service) -> None:
     assert ada["version"] == ask(service, "PATCH", f"/users/{ada['id']}/rating", {"delta": 0}).json()["version"]
 
 
-@pytest.mark.parametrize(("rating", "delta"), [(100, -1), (5000, 1), (1000, 2**31 - 1), (1000, -(2**31) + 1)])
+@pytest.mark.parametrize(
+    ("rating", "delta"), [(100, -1), (5000, 1), (1000, 2**31 - 1), (1000, -(2**63)), (1000, 10**30)]
+)
 def test_a_delta_that_leads_out_of_range_is_refused(service: Service, rating: int, delta: int) -> None:
     """409, and the user stays as they are."""
     ada = user(service, rating=rating)
@@ -208,7 +210,7 @@ def test_a_thousand_ratings_are_one_transaction(service: Service) -> None:
 BAD: list[tuple[str, str, object, str]] = [
     *(("PATCH", "/users/known/rating", body, field) for body, field in [
         ({}, "delta"), ({"delta": 1.0}, "delta"), ({"delta": "1"}, "delta"), ({"delta": True}, "delta"),
-        ({"delta": None}, "delta"), ({"delta": 10**30}, "delta"), ({"rating": 1}, "rating"), ([], "body"),
+        ({"delta": None}, "delta"), ({"rating": 1}, "rating"), ([], "body"),
     ]),
     *(("PATCH", "/users/known", body, field) for body, field in [
         ({}, "username"), ({"username": "x"}, "username"), ({"username": "a b c"}, "username"), ({"username": 1}, "username"),
@@ -219,8 +221,8 @@ BAD: list[tuple[str, str, object, str]] = [
         ({"updates": [{"id": f"u{number}", "rating": 100} for number in range(1001)]}, "updates"),
         ({"updates": [{"id": "known", "rating": 1100}, {"id": "u", "rating": 99}]}, "updates[1].rating"),
         ({"updates": [{"id": "known", "rating": 1100}, {"id": "", "rating": 1000}]}, "updates[1].id"),
-        ({"updates": [{"id": "known", "rating": 1100}, {"id": "u"}]}, "updates[1]"),
-        ({"updates": [{"id": "known", "rating": 1100}, {"id": "u", "rating": 1000, "x": 1}]}, "updates[1]"),
+        ({"updates": [{"id": "known", "rating": 1100}, {"id": "u"}]}, "updates[1].rating"),
+        ({"updates": [{"id": "known", "rating": 1100}, {"id": "u", "rating": 1000, "x": 1}]}, "updates[1].x"),
         ({"updates": [{"id": "known", "rating": 1100}, {"id": "known", "rating": 1100}]}, "updates[1].id"),
     ]),
 ]  # fmt: skip

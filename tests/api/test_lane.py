@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -123,6 +122,7 @@ class _Ways:
 
     def __init__(self) -> None:
         self.asked = self.passed = 0
+        self.sent: list[Any] = []
         standings = SimpleNamespace(rank=self._ask, neighbors=self._ask, rows=self._ask)
         ladder = SimpleNamespace(user=self._ask, page=self._ask, rate=self._ask, standings=standings)
         self.lane = Lane(self._pass, lambda: cast("Any", ladder), Keys([]))
@@ -143,8 +143,10 @@ class _Ways:
         async def receive() -> dict[str, object]:
             return {"type": "http.request", "body": body}
 
-        with contextlib.suppress(InterruptedError):
-            await self.lane(scope, receive, cast("Callable[..., Any]", None))
+        async def send(message: Any) -> None:
+            self.sent.append(message)
+
+        await self.lane(scope, receive, send)
         return self.asked, self.passed
 
 
@@ -155,6 +157,15 @@ JSON = [HOST, (b"content-type", b"application/json"), (b"content-length", b"15")
 @pytest.mark.parametrize("target", READS)
 async def test_what_is_ordinary_never_meets_the_framework(target: str) -> None:
     assert (1, 0) == await _Ways().go("GET", target, [HOST, (b"accept", b"*/*"), (b"cookie", b"a=b")])
+
+
+async def test_a_defect_is_answered_inside_what_adds_headers() -> None:
+    """As the framework answers one: else nobody would be told of the rate limit, and no page could read it."""
+    ways = _Ways()
+    await ways.go("GET", "/users/a/rank", [HOST])
+
+    assert 500 == ways.sent[0]["status"]
+    assert b"/problems/internal" in ways.sent[1]["body"]
 
 
 @pytest.mark.parametrize("target", OTHERS)

@@ -51,6 +51,15 @@ def test_found_users_are_shown_whole(service: Service) -> None:
     assert_ranked_by("redis", answer.headers)
 
 
+@pytest.mark.parametrize("prefix", ["nobody", "no%25body"])
+def test_who_finds_nobody_is_told_what_would_have_ranked(service: Service, prefix: str) -> None:
+    """A look for a name that nobody has is no sign that the mirror is away."""
+    answer = service.get(f"/users/search?username={prefix}")
+
+    assert (200, {"items": []}) == (answer.status_code, answer.json())
+    assert_ranked_by("redis", answer.headers)
+
+
 @pytest.mark.parametrize("prefix", ["lk", "LK", "lK", "l", "lka", "LKA", "lkab", "lkz", "alk", "lk_a", "crowd0", "a"])
 def test_a_name_is_found_by_its_beginning_in_any_case(service: Service, prefix: str) -> None:
     """In the order of the lower-case names; not by its middle or its end."""

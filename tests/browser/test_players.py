@@ -177,6 +177,19 @@ def test_without_two_days_of_history_no_line_is_drawn(
     expect(tab.page.locator(".history svg")).to_have_count(0)
 
 
+def test_a_history_that_gets_no_answer_is_asked_for_again(visit: Visiting, crowd: Service) -> None:
+    """It is not said that there is none."""
+    tab, somebody, line = visit(), middle(crowd), r"/history\?days=30"
+    tab.answer(line, {}, status=400)
+    tab.open(f"#/users/{somebody['id']}")
+    expect(tab.page.locator(".history")).to_have_text("No answer yet. This card goes on trying.")
+
+    tab.answer(line, {"id": somebody["id"], "items": DAYS})
+    (first,) = crowd.get("/leaderboard?limit=1").json()["items"]
+    with rated(crowd, first, first["rating"] + 1):
+        expect(tab.page.locator(".history svg")).to_have_count(1)
+
+
 def test_a_card_of_nobody_says_so(visit: Visiting) -> None:
     """And an address that can be nobody's opens none."""
     tab = visit()

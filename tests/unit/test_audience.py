@@ -53,7 +53,7 @@ class Room:
 @pytest.fixture
 async def room(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Room]:
     """It reads a hundred times a second and looks after its listeners as often."""
-    for name in ("READ_SECONDS", "AGAIN_SECONDS", "SWEEP_SECONDS"):
+    for name in ("READ_SECONDS", "APART_SECONDS", "AGAIN_SECONDS", "SWEEP_SECONDS"):
         monkeypatch.setattr(module, name, 0.01)
     running = Room()
     work = asyncio.create_task(running.audience.run())
@@ -102,6 +102,23 @@ async def test_a_newer_page_takes_the_place_of_one_that_waits() -> None:
     listener.offer(pages[0], stale=False)
     listener.offer(pages[1], stale=False)
     assert b"" == listener.take()
+
+
+async def test_events_of_a_listener_are_apart(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the first two, whenever the listener comes; and the second is the newest there is by then."""
+    monkeypatch.setattr(module, "APART_SECONDS", 0.1)
+    await next_of(room.audience.join(3, None, None))
+    listener, clock = room.audience.join(3, None, None), asyncio.get_running_loop().time
+    for _ in range(3):
+        assert await next_of(listener)
+        sent_at, reads = clock(), room.reads.count
+        room.reads.change()
+        while room.reads.count < reads + 2:
+            await asyncio.sleep(0.01)
+        rating = room.reads.change()
+        assert rating.encode() in await next_of(listener)
+        assert clock() - sent_at > 0.09
+        room.reads.change()
 
 
 async def test_a_stale_page_is_for_who_has_none(room: Room) -> None:

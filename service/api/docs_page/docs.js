@@ -1,6 +1,6 @@
 // Shows /openapi.json: what can be asked, what is answered, and a form to ask it. Text is only ever set as text.
 
-const description = await (await fetch("/openapi.json")).json();
+const description = await (await fetch("openapi.json")).json();
 
 /** Return an element; attributes that start with "on" are listeners, and children are elements or text. */
 function element(name, attributes = {}, ...children) {

@@ -158,7 +158,7 @@ export class Board {
     if (!total && empty.dataset.of !== "nobody") {
       empty.replaceChildren(
         element("p", {}, "Nobody is on the ladder yet. The first one who is created leads it:"),
-        element("pre", {}, element("code", {}, `curl -H content-type:application/json -d '{"username": "Ada"}' ${location.origin}/users`)),
+        element("pre", {}, element("code", {}, `curl -H content-type:application/json -d '{"username": "Ada"}' ${new URL("users", document.baseURI)}`)),
       );
     }
     empty.dataset.of = total ? "" : "nobody";

@@ -20,6 +20,7 @@ export class Card extends EventTarget {
   #due = 0;
   #readAt = 0;
   #rating = null;
+  #charted = null;
   #parts = {};
 
   constructor() {
@@ -70,7 +71,7 @@ export class Card extends EventTarget {
     this.#abort.abort();
     this.#abort = new AbortController();
     this.#id = id;
-    this.#rating = null;
+    this.#rating = this.#charted = null;
     this.#build();
     this.#place();
     this.#say(null);
@@ -135,7 +136,7 @@ export class Card extends EventTarget {
         const [standing, window] = await Promise.all([
           read(`${address}/rank`, { signal }), read(`${address}/neighbors?radius=${RADIUS}`, { signal })]);
         this.#show(standing, window.items);
-        if (this.#rating !== standing.rating) this.#readHistory(address, standing, signal);
+        if (this.#charted !== standing.rating) this.#readHistory(address, standing, signal);
         this.#rating = standing.rating;
       } catch (error) {
         if (signal.aborted) return;
@@ -146,13 +147,20 @@ export class Card extends EventTarget {
   }
 
   async #readHistory(address, now, signal) {
+    const { history } = this.#parts;
     let items = [];
     try {
       ({ items } = await read(`${address}/history?days=${DAYS}`, { signal }));
-    } catch {
+    } catch (error) {
       if (signal.aborted) return;
+      if (!(error instanceof Refusal && error.status === 404)) {
+        // A chart that is there stays, and the next reading of the card tries again.
+        if (!history.childElementCount) history.replaceChildren(element("p", { class: "quiet" }, "No answer yet. This card goes on trying."));
+        return;
+      }
     }
-    showHistory(this.#parts.history, items, now, DAYS);
+    this.#charted = now.rating;
+    showHistory(history, items, now, DAYS);
   }
 
   #fail(error) {

@@ -22,10 +22,6 @@ export class Feed extends EventTarget {
     this.#limit = limit;
   }
 
-  get state() {
-    return this.#state;
-  }
-
   start() {
     if (this.#running) return;
     this.#running = true;

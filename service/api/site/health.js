@@ -17,14 +17,14 @@ export function describe({ reachable, health, feed, source, stale, waits, at }) 
   const since = at ? `What you see is from ${clock(at)}. Trying again.` : "Trying again.";
   if (!reachable) return { tone: "bad", word: "Server unreachable", detail: since };
   if (health?.status === "down") return { tone: "bad", word: "No ranks right now", detail: `No store can be read. ${since}` };
-  if (waits) return { tone: "warn", word: "Waiting a moment", detail: `The service is asked a lot. ${since}` };
+  if (waits) return { tone: "warn", word: "Waiting a moment", detail: `The service asks to wait. ${since}` };
   if (!health) return { tone: "wait", word: "Connecting", detail: "Asking the service." };
   const why = health.redis?.status === "up" ? "Redis is catching up" : "Redis is away";
-  if (stale) return { tone: "warn", word: "Data may be old", detail: "It lags more than two seconds, or may lack a change." };
+  if (stale) return { tone: "warn", word: "Data may be old", detail: "The ranks lag more than two seconds, or may lack a change." };
   if (source === "histogram") return { tone: "warn", word: "Ranks a moment old", detail: `${why}; the ranks are at most two seconds old.` };
   if (source === "postgres") return { tone: "warn", word: "Ranks counted in Postgres", detail: `${why}; the ranks are exact.` };
-  if (feed !== "live") return { tone: "warn", word: "Reconnecting", detail: "The board is asked for every four seconds meanwhile." };
-  if (health.postgres?.status === "down") return { tone: "warn", word: "Nothing changes", detail: "Postgres is away; the ranks are the last ones." };
+  if (feed !== "live") return { tone: "warn", word: "Reconnecting", detail: "Meanwhile this page asks again every four seconds." };
+  if (health.postgres?.status === "down") return { tone: "warn", word: "No changes right now", detail: "Postgres is away: until it is back no rating changes." };
   const lag = health.mirror?.lag_ms;
   return { tone: "good", word: "Live", detail: Number.isFinite(lag) ? `Redis, at most ${whole(lag)} ms behind` : "Ranks from Redis" };
 }

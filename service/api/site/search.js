@@ -59,7 +59,7 @@ export class Search {
     this.#choose(-1);
     this.#list.replaceChildren(...items.map((user, place) => this.#option(user, place, prefix)));
     const none = prefix && !items.length ? `Nobody's name begins with “${prefix}”.` : "";
-    const many = items.length === MOST ? "The first eight. Type on for others." : "";
+    const many = items.length === MOST ? "At most eight are shown. Type on for others." : "";
     say(byId("found-note"), trouble || none || many);
     say(byId("found-count"), trouble || none || (items.length ? `${items.length} found.` : ""));
     this.#list.hidden = !items.length;
