@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from litestar.datastructures import Headers
 
 from service.api import inputs, readers
+from service.api.changes import Rename
+from service.api.inputs import parsed
 from service.errors import Invalid, UnsupportedMediaType
 from service.model import USER_ID
 
@@ -328,3 +330,11 @@ def test_a_precondition_that_is_not_one_tag_is_refused(header: str) -> None:
     found = problems(lambda: inputs.wanted_version(request(headers={"if-match": header})))
 
     assert ["If-Match"] == [field for field, _ in found]
+
+
+def test_the_pattern_in_a_message_is_a_client_s() -> None:
+    """Python's quotes and its word for the end of a text would make it another rule."""
+    with pytest.raises(Invalid) as refused:
+        parsed(b'{"username": "a b"}', Rename)
+
+    assert [("username", "expected str matching regex '^[A-Za-z0-9_.-]{3,32}$'")] == list(refused.value.problems)
