@@ -12,7 +12,8 @@ their order:
 Whoever has that rating and username already is not touched. A line is refused, and the others are taken, when a
 value is not exactly what the service accepts, when the username belongs to another user, or when an earlier line
 was taken for the same user or the same username: the first one counts. The refused lines go to FILE.rejects.csv
-with their numbers and the reasons. A list of which nothing was refused may be imported again, which changes nothing.
+(in a dry run to FILE.dry-run.rejects.csv) with their numbers and the reasons. A list of which nothing was refused may be
+imported again, which changes nothing.
 
 Lines are committed 5,000 at a time, each time together with how far the list was taken. Whatever ends an import, a
 power failure too, the same command goes on from there, and ends as if nothing had happened: same users, same counts,
@@ -55,8 +56,10 @@ from service.ranking.tail import Tailer
 from service.settings import SettingsError
 from service.store import redis
 from service.store.bulk import Busy, Intake, Progress, open_intake
+from service.store.feed import Feed
+from service.store.history import succeeds
 from service.store.migrate import migrate
-from service.store.mirror import Mirror
+from service.store.mirror import Mirror, State
 from service.user_csv import BadList, Record, Rejects, Scan, UserCsv, scan
 
 _EPILOG = f"""\
@@ -159,7 +162,7 @@ def _options() -> argparse.Namespace:
         "--rejects",
         metavar="PATH",
         type=Path,
-        help="where refused lines go (FILE.rejects.csv; stdin.rejects.csv for -)",
+        help="where refused lines go (FILE.rejects.csv, in a dry run FILE.dry-run.rejects.csv; FILE is stdin for -)",
     )
     parser.add_argument(
         "--anew", action="store_true", help="begin at the first line, even if an import of this list did not end"
@@ -177,12 +180,14 @@ def _run(options: argparse.Namespace, result: Result) -> None:
         make = not options.dry_run
         database_url, redis_url = stack.enter_context(_stores.chosen(options.data, make=make))
         if options.dry_run:
+            rejects.begin()
             with open_intake(database_url, dry_run=True) as intake:
                 _take_all(source, intake, rejects, result, Progress())
             return
         # Rather now than when everything is committed and only the board is missing.
-        asyncio.run(_look_at_board(redis_url))
+        board = asyncio.run(_board(redis_url))
         migrate(database_url)
+        asyncio.run(_check_board(board, database_url))
         with open_intake(database_url, digest=source.scan.digest if source.scan else None) as intake:
             with following(database_url, redis_url):
                 _take_all(source, intake, rejects, result, _begin(source, intake, rejects, result, anew=options.anew))
@@ -195,6 +200,7 @@ def _run(options: argparse.Namespace, result: Result) -> None:
 def _begin(source: _Source, intake: Intake, rejects: Rejects, result: Result, *, anew: bool) -> Progress:
     """Find out where the import goes on, and put everything there."""
     if source.scan is None:
+        rejects.begin()
         return Progress()
     done = intake.begin(anew=anew)
     if not rejects.begin(done.rejects):
@@ -263,7 +269,9 @@ def _opened(name: str) -> BinaryIO:
 
 
 def _rejects(options: argparse.Namespace, file: BinaryIO) -> Rejects:
-    path = options.rejects or Path("stdin.rejects.csv" if options.file == "-" else f"{options.file}.rejects.csv")
+    # An import that goes on after a dry run of its list needs its own.
+    suffix = ".dry-run.rejects.csv" if options.dry_run else ".rejects.csv"
+    path = options.rejects or Path(f"{'stdin' if options.file == '-' else options.file}{suffix}")
     try:
         if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
             message = f"{path} is the list itself: name another file with --rejects"
@@ -327,9 +335,22 @@ def _tell(done: Progress, rejects: Rejects, result: Result) -> None:
     result.rejects = str(rejects.path) if done.refused else None
 
 
-async def _look_at_board(redis_url: str) -> None:
+async def _board(redis_url: str) -> State | None:
     async with redis.connect_feed(redis_url) as client:
-        await Mirror(client).state()
+        return await Mirror(client).state()
+
+
+async def _check_board(board: State | None, database_url: str) -> None:
+    # Whoever follows an import replaces a board of another database: one wrong address must not take it from those who
+    # use it.
+    async with Feed(database_url) as feed:
+        source = await feed.source()
+    if board is not None and not succeeds(source, board.source):
+        message = (
+            f"REDIS_URL names the board of another database ({board.source}) than DATABASE_URL ({source}): correct that, or,"
+            " if this is the right one, run scripts/reconcile.py --incremental --force first"
+        )
+        raise Unusable(message)
 
 
 async def _wait_for_board(database_url: str, redis_url: str, changed: int) -> None:

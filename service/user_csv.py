@@ -138,8 +138,8 @@ class Rejects:
     """
     The file of refused lines, with their numbers and reasons; use as a context manager.
 
-    Opened at once, to find out that it cannot be (`OSError`), but left as it is until `begin`; removed at the end if
-    nothing was refused.
+    Opened at once, to find out that it cannot be (`OSError`), but left as it is until `begin`: it may be that of another
+    process, which imports the same list. From then on it is this one's, and removed at the end if nothing was refused.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,13 +147,14 @@ class Rejects:
         # What is already there may be of an import that goes on.
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb", buffering=_BLOCK)
         self._is_regular = path.is_file()
+        self._begun = False
         self._size = 0
 
     def begin(self, size: int = 0) -> bool:
         """Go on after the first bytes, of an earlier import, or from the start; False if there are not so many."""
         if self._is_regular and os.fstat(self._file.fileno()).st_size < size:
             return False
-        self._size = size
+        self._begun = True
         self.cut(size)
         return True
 
@@ -195,8 +196,8 @@ class Rejects:
     ) -> None:
         self._file.close()
         # It may be a device.
-        if self._is_regular and not self.path.stat().st_size:
-            self.path.unlink()
+        if self._is_regular and self._begun and not self._size:
+            self.path.unlink(missing_ok=True)
 
 
 def _unpacked(file: BinaryIO) -> BinaryIO:

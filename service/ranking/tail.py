@@ -127,6 +127,8 @@ class Tailer:
         around it if somebody else leads who may be stuck.
         """
         async with Feed(self._database_url) as feed:
+            # The lock was the session's that led before.
+            self.leading = False
             self.source = await feed.adopt()
             state = await self._mirror.state()
             now_ms = state.now_ms if state else 0

@@ -18,7 +18,7 @@ from psycopg import sql
 
 from service.errors import Unavailable
 from service.model import NewUser, UserId
-from service.store.postgres import CONNECT_SECONDS, SESSION_OPTIONS, load_queries, translated
+from service.store.postgres import CONNECT_SECONDS, KEEPALIVES, SESSION_OPTIONS, load_queries, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -229,7 +229,7 @@ def open_intake(database_url: str, *, dry_run: bool = False, digest: bytes | Non
     Raises `Unavailable` if Postgres cannot be reached.
     """
     with translated():
-        connection = psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS, options=_OPTIONS)
+        connection = psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS, options=_OPTIONS, **KEEPALIVES)
     with closing(connection):
         intake = Intake(connection, dry_run=dry_run, digest=digest)
         with intake.transaction():

@@ -117,6 +117,21 @@ async def test_a_redis_that_fell_back_replays_what_it_lost(ledger, board, tailer
     await assert_mirror_equals_ledger(settings)
 
 
+async def test_who_has_led_before_asks_for_the_lock_again(ledger, tailer, settings) -> None:
+    """It was a session's that has ended: two that lead would refuse each other's changes."""
+    insert(ledger, 20)
+    await tailer.catch_up()
+    async with Feed(settings.database_url) as other:
+        assert await other.try_lock()
+        again = asyncio.create_task(tailer.catch_up())
+        done, _ = await asyncio.wait({again}, timeout=1)
+        assert not done
+        assert not tailer.leading
+    await again
+
+    assert tailer.leading
+
+
 async def test_an_open_transaction_holds_up_nobody(ledger, tailer, settings, database_url) -> None:
     """A commit is mirrored while an older transaction is open, and that one's own rows when it ends."""
     insert(ledger, 20)

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import psycopg
 import pytest
+import redis
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -101,6 +102,8 @@ def test_a_killed_import_ends_like_one_that_was_not(
     other = msgspec.structs.replace(settings, database_url=stores.url(name := stores.create(stores.template)))
     try:
         store(other.database_url, {"o": ("other", 1500)})
+        with redis.Redis.from_url(settings.redis_url) as client:
+            client.flushdb()
         undisturbed = run(other, whole, "--json")
         assert board(other.database_url) == board(settings.database_url)
     finally:

@@ -23,6 +23,7 @@ import pytest
 from service.embedded import EmbeddedError, running_pair, start_pair
 from service.embedded.programs import Programs
 from service.settings import Settings
+from tests.conftest import Stores
 from tests.embedded.processes import wait_until
 from tests.ranking.equality import assert_mirror_equals_ledger, mirror_board
 from tests.store.import_program import COMMAND, PROGRAM, counts, environment, result, run
@@ -70,6 +71,24 @@ def test_a_list_is_imported_and_on_the_board(settings: Settings, path: Path) -> 
     asyncio.run(assert_mirror_equals_ledger(settings))
 
 
+def test_the_board_of_another_database_is_left_alone(settings: Settings, stores: Stores, tmp_path: Path) -> None:
+    """One wrong address must not take it from those who use it; nothing is imported either."""
+    path = tmp_path / "list.csv"
+    path.write_bytes(GOOD)
+    assert 0 == run(settings, path).returncode
+    before = mirror_board(settings)
+    other = Settings(database_url=stores.url(name := stores.create(stores.template)), redis_url=settings.redis_url)
+    try:
+        done = run(other, path)
+        assert 2 == done.returncode
+        assert b"REDIS_URL names the board of another database" in done.stderr
+        assert {} == stored(other.database_url)
+    finally:
+        stores.drop(name)
+
+    assert before == mirror_board(settings)
+
+
 def test_a_dry_run_says_what_would_happen(settings: Settings, tmp_path: Path) -> None:
     """The counts and the refused lines of the import; users, schema, board and Redis are as before."""
     with psycopg.connect(settings.database_url) as connection:
@@ -94,6 +113,10 @@ def test_standard_input_is_a_list_too(settings: Settings, tmp_path: Path) -> Non
     assert 3 == done.returncode
     assert (12_000, 0, 0, 1) == counts(done)
     assert ["stdin.rejects.csv"] == [path.name for path in tmp_path.iterdir()]
+    run(settings, "-", "--dry-run", data=b"username,rating\nme,1\n", cwd=tmp_path)
+    assert {"stdin.rejects.csv", "stdin.dry-run.rejects.csv"} == {path.name for path in tmp_path.iterdir()}
+    run(settings, "-", data=b"username,rating\n", cwd=tmp_path)
+    assert ["stdin.dry-run.rejects.csv"] == [path.name for path in tmp_path.iterdir()]
     assert 12_000 == len(mirror_board(settings)[0])
 
 

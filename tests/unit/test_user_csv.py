@@ -142,6 +142,18 @@ def test_without_refusals_there_is_no_file(tmp_path: Path) -> None:
     assert Path("/dev/null").exists()
 
 
+def test_the_rejects_of_another_process_are_left_alone(tmp_path: Path) -> None:
+    """Until it is known that the list is this one's: whoever comes second must not take the file from the first."""
+    path = tmp_path / "rejects.csv"
+    with Rejects(path) as first:
+        assert first.begin()
+        with Rejects(path):
+            pass
+        first.add(Record(7, b"a,b,99", ""), "too low")
+
+    assert 2 == len(path.read_text().splitlines())
+
+
 VALUES = st.text('aZ09_.-:, "\n\x00\u00e9', max_size=5) | st.sampled_from(
     ["search", "ann", "1500", "99", "5001", "05", ""]
 )
