@@ -6,7 +6,8 @@ Compare the board in Redis with the users in Postgres and repair what differs, w
                   ratings where everybody stands whose rating has changed
   --incremental   bring over what was committed since, as a running service does by itself, and load the board if
                   there is none
-  --rebase        after the restore of a dump: give users transactions of this Postgres, so that changes can be followed
+  --rebase        after the restore of a dump: give users transactions of this Postgres, so that changes can be followed;
+                  begins another history, for which the board is loaded anew, even if nothing was wrong
 
 What each kind of drift means and what to do about it is told in docs/operations.md.
 """
@@ -83,8 +84,10 @@ def main() -> int:
             database_url, redis_url = stack.enter_context(_stores.chosen(options.data))
             # Whoever serves requests on this machine goes first.
             os.nice(_NICE)
+            is_complete = False
             try:
                 report.exit = asyncio.run(task(options, report, database_url, redis_url))
+                is_complete = True
             except _EXPECTED as error:
                 _blame(error, report, options)
                 # It compared nothing, and has no business with this board: not even to leave word.
@@ -92,7 +95,7 @@ def main() -> int:
                     raise
             report.duration_ms = int((time.monotonic() - began) * 1000)
             if mode == "full" and not options.dry_run:
-                asyncio.run(_leave(report, redis_url))
+                asyncio.run(_leave(report, redis_url, is_complete=is_complete))
     except _EXPECTED as error:
         _blame(error, report, options)
     report.duration_ms = int((time.monotonic() - began) * 1000)
@@ -123,12 +126,12 @@ def _blame(error: BaseException, report: Report, options: argparse.Namespace) ->
             report.exit = _FAILED
 
 
-async def _leave(report: Report, redis_url: str) -> None:
-    """Leave the report where the service finds it, for /metrics, if Redis takes it."""
+async def _leave(report: Report, redis_url: str, *, is_complete: bool) -> None:
+    """Leave the report, and whether all was compared, where the service finds it, for /metrics, if Redis takes it."""
     with suppress(LadderError):
         async with redis.connect_feed(redis_url) as client:
             now = time.time()
-            completed_at = now if report.exit in (_OK, _DRIFT) else None
+            completed_at = now if is_complete else None
             if completed_at is None and (raw := await Mirror(client).last_reconcile()) is not None:
                 with suppress(msgspec.MsgspecError):
                     completed_at = msgspec.json.decode(raw, type=Outcome).completed_at
@@ -156,7 +159,9 @@ def _options() -> argparse.Namespace:
     mode.add_argument("--full", action="store_true", help=argparse.SUPPRESS)
     mode.add_argument("--incremental", action="store_true", help="only bring over what was committed since")
     mode.add_argument(
-        "--rebase", action="store_true", help="give users of a restored dump transactions of this Postgres"
+        "--rebase",
+        action="store_true",
+        help="give users of a restored dump transactions of this Postgres; the board is loaded anew",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what is wrong, change nothing")
     parser.add_argument("--fail-on-drift", action="store_true", help="exit 3 for drift even if it was repaired")
@@ -187,8 +192,9 @@ async def _full(options: argparse.Namespace, report: Report, database_url: str, 
                     setattr(report, field.name, getattr(work.report, field.name))
                 report.history_day, report.history_rows, report.history_purged = kept
     if failure:
-        raise failure
-    return _verdict(report, report.found - report.raced + abs(report.miscount), fail=options.fail_on_drift)
+        _blame(failure, report, options)
+    verdict = _verdict(report, report.found - report.raced + abs(report.miscount), fail=options.fail_on_drift)
+    return verdict or report.exit
 
 
 async def _keep(report: Report, database_url: str) -> LadderError | None:
@@ -196,11 +202,15 @@ async def _keep(report: Report, database_url: str) -> LadderError | None:
     try:
         async with Feed(database_url) as feed:
             source = await admitted(feed)
-            await feed.forget()
-            with progress("History", None) as show:
-                await record(
-                    RatingHistory(feed), report, source=source, progress=lambda rows: show(rows, f"{rows:,} rows")
-                )
+            # An error that left the session would leave the lock to the server, and the comparison asks for it at once.
+            try:
+                await feed.forget()
+                with progress("History", None) as show:
+                    await record(
+                        RatingHistory(feed), report, source=source, progress=lambda rows: show(rows, f"{rows:,} rows")
+                    )
+            except (Unavailable, StoreBug) as error:
+                return error
     except (Unavailable, StoreBug) as error:
         return error
     return None

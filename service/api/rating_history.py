@@ -48,7 +48,7 @@ async def get_history(request: Request[Any, Any, Any]) -> Response[bytes]:
     """
     Return rating, rank and position at the end of each day on which the rating had changed, UTC, oldest first.
 
-    The last such day before those that are asked for comes first, so that a chart can begin at its left edge. The
+    Whoever has no day left, after 400 days, may get one without a change. The last such day before those that are asked for comes first, so that a chart can begin at its left edge. The
     present day is as of the last reconciliation. The answer comes from Postgres alone.
     """
     ladder: Ladder = request.app.state.ladder

@@ -180,7 +180,8 @@ class Ladder(Writes):
         """
         Return where a user stood at the end of each of so many days up to today (UTC) on which their rating had changed.
 
-        Oldest first, and before them the last such day that is earlier. Raises `NotFound`, `Unavailable`.
+        Oldest first, and before them the last such day that is earlier. Whoever has no row left, after 400 days, may
+        get one without a change. Raises `NotFound`, `Unavailable`.
         O(log n + days).
         """
         async with within(LEDGER_SECONDS, Unavailable("Postgres did not answer in time")):

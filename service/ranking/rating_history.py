@@ -32,6 +32,8 @@ REST = 20
 day of a big board all users are new, and all their ranks move."""
 _DUTY = 0.5
 """Share of the time that is spent writing: nobody waits for a history."""
+_REST_SECONDS = 1.0
+"""No rest is longer: the server ends a session that is silent for 5 s, and a write may have waited for longer than that."""
 
 
 def day_of(now: datetime, last: Taken | None) -> date | None:
@@ -91,5 +93,5 @@ async def _rested(work: Coroutine[None, None, int]) -> int:
     """Do it, and leave Postgres alone for a while."""
     began = time.monotonic()
     rows = await work
-    await asyncio.sleep((time.monotonic() - began) * (1 / _DUTY - 1))
+    await asyncio.sleep(min((time.monotonic() - began) * (1 / _DUTY - 1), _REST_SECONDS))
     return rows

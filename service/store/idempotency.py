@@ -26,7 +26,7 @@ from service.errors import (
 )
 from service.model import NewUser, Placed, Rated
 from service.store import writing
-from service.store.postgres import QUERIES
+from service.store.postgres import ANSWER_SECONDS, QUERIES, answering
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,8 @@ async def forget(connection: Connection) -> int:
     """Remove the keys that are older than a day, in small transactions; returns how many."""
     removed = 0
     while True:
-        ((some,),) = await (await connection.execute(QUERIES["forget"], {"limit": FORGET_ROWS})).fetchall()
+        with answering(connection, ANSWER_SECONDS):
+            ((some,),) = await (await connection.execute(QUERIES["forget"], {"limit": FORGET_ROWS})).fetchall()
         removed += int(some)
         if some < FORGET_ROWS:
             return removed

@@ -91,12 +91,17 @@ class RatingHistory:
         connection = self._session
         with translated():
             async with connection.cursor(name="due", withhold=True) as cursor:
-                with metrics.postgres_call("history_look"), answering(connection, _LOOK_SECONDS):
-                    async with connection.transaction():
-                        await connection.execute(_SQL["look"], prepare=False)
-                        ((instant,),) = await (await connection.execute(_SQL["instant"])).fetchall()
-                        await cursor.execute(_SQL["due"], {"day": day, "since": since})
-                yield Snapshot(instant, self._batches(cursor))
+                try:
+                    with metrics.postgres_call("history_look"), answering(connection, _LOOK_SECONDS):
+                        async with connection.transaction():
+                            await connection.execute(_SQL["look"], prepare=False)
+                            ((instant,),) = await (await connection.execute(_SQL["instant"])).fetchall()
+                            await cursor.execute(_SQL["due"], {"day": day, "since": since})
+                    yield Snapshot(instant, self._batches(cursor))
+                finally:
+                    # The end of the block around us would ask a server that hangs, and wait for it.
+                    with answering(connection, ANSWER_SECONDS):
+                        await cursor.close()
 
     async def _batches(self, cursor: AsyncServerCursor[TupleRow]) -> AsyncIterator[list[Seen]]:
         while True:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,14 +17,16 @@ from hypothesis import strategies as st
 from service import failpoints
 from service.errors import Unavailable
 from service.model import HISTORY_DAYS
+from service.ranking import rating_history as writing
 from service.ranking.drift import Report
 from service.ranking.rating_history import CLOSING, record
 from service.ranking.reconcile import LockBusy, admitted
-from service.store import rating_history
+from service.store import idempotency, rating_history
 from service.store.feed import Feed
 from service.store.rating_history import RatingHistory
 from tests.embedded.processes import wait_until
 from tests.ranking.reconciling import Session
+from tests.servers.proxy import Proxy, before_postgres
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -325,6 +329,41 @@ async def test_a_deletion_that_goes_on_is_not_waited_for(
         ledger.execute("SET lock_timeout = '2s'")
         ledger.execute("DELETE FROM users WHERE id = 'two'")
     assert {} == past(ledger)
+
+
+async def _put_away(feed: Feed, proxy: Proxy) -> None:
+    async with RatingHistory(feed).look(NOON.date(), since=None):
+        proxy.pause()
+
+
+async def _forget(feed: Feed, proxy: Proxy) -> None:
+    proxy.pause()
+    await feed.forget()
+
+
+async def test_a_rest_is_shorter_than_the_silence_that_ends_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a deletion was waited for."""
+    rests: list[float] = []
+    clock = SimpleNamespace(monotonic=iter([0.0, 6.0, 6.0, 6.5]).__next__)
+    monkeypatch.setattr(writing, "time", clock)
+    monkeypatch.setattr(writing, "asyncio", SimpleNamespace(sleep=lambda rest: asyncio.sleep(0, rests.append(rest))))
+    for _ in range(2):
+        await writing._rested(asyncio.sleep(0, 1))
+
+    assert [1.0, 0.5] == rests
+
+
+@pytest.mark.parametrize("way", [_put_away, _forget])
+async def test_a_server_that_hangs_is_not_waited_for(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, way: Callable[[Feed, Proxy], Awaitable[None]]
+) -> None:
+    """Neither by whoever has done with a snapshot, nor by whoever removes old keys."""
+    monkeypatch.setattr(rating_history, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(idempotency, "ANSWER_SECONDS", 0.5)
+    async with before_postgres(database_url) as (proxy, url), asyncio.timeout(20), Feed(url) as feed:
+        with pytest.raises(Unavailable):
+            await way(feed, proxy)
+        proxy.heal()
 
 
 async def test_there_is_one_at_a_time(database_url: str) -> None:

@@ -19,6 +19,7 @@ import redis
 
 from service.app import opened
 from service.model import NewUser, UserId
+from service.ranking.drift import Outcome
 from service.ranking.ladder import Ladder
 from service.ranking.tail import Tailer
 from service.settings import Settings
@@ -74,6 +75,12 @@ def report(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
     assert FIELDS.split() == list(fields)
     assert fields["exit"] == done.returncode
     return fields
+
+
+def outcome(board: redis.Redis) -> Outcome:
+    """What the last full run left for those who watch."""
+    held: Any = board.get(f"{NOTE}:last")
+    return msgspec.json.decode(held, type=Outcome)
 
 
 @pytest.mark.usefixtures("loaded")
@@ -312,6 +319,41 @@ def test_a_history_that_cannot_be_written_is_no_reason_not_to_compare(
 
     assert (1, 50, 1) == (done["exit"], done["checked"], done["repaired"])
     asyncio.run(assert_mirror_equals_ledger(settings))
+    assert outcome(board).completed_at is not None
+
+
+@pytest.mark.usefixtures("loaded")
+def test_drift_left_over_outweighs_a_history_that_cannot_be_written(
+    settings: Settings, ledger: Session, board: redis.Redis
+) -> None:
+    """3, and the error is told as well; not so if the comparison did not end."""
+    board.hset(USERS, "user1", "1000000|")
+    ledger.execute("ALTER TABLE rating_history RENAME TO hidden")
+    done = report(run(settings, "--json"))
+
+    assert (3, 1) == (done["exit"], done["remaining"])
+    assert "rating_history" in done["error"]
+    completed_at = outcome(board).completed_at
+    ledger.execute("ALTER TABLE users RENAME TO hidden_users")
+    assert 1 == run(settings).returncode
+    assert completed_at == outcome(board).completed_at is not None
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_history_that_cannot_be_written_leaves_the_lock_to_the_comparison(
+    settings: Settings, ledger: Session
+) -> None:
+    """At once, though the server may not have noticed yet that the session has ended."""
+    ledger.execute("ALTER TABLE rating_history RENAME TO hidden")
+    lingering = changed(
+        "import asyncio; from service.store.postgres import Connection; open_still = [];"
+        " Connection.close = lambda self: asyncio.sleep(0, open_still.append(self))",
+        "--json",
+        "--lock-busy-ok",
+    )
+    done = report(subprocess.run(lingering, capture_output=True, env=environment(settings), check=False))
+
+    assert (1, 50) == (done["exit"], done["checked"])
 
 
 def test_the_script_finds_its_environment(tmp_path: Path) -> None:
