@@ -48,8 +48,9 @@ async def get_history(request: Request[Any, Any, Any]) -> Response[bytes]:
     """
     Return rating, rank and position at the end of each day on which the rating had changed, UTC, oldest first.
 
-    Whoever has no day left, after 400 days, may get one without a change. The last such day before those that are asked for comes first, so that a chart can begin at its left edge. The
-    present day is as of the last reconciliation. The answer comes from Postgres alone.
+    Whoever has no day left, after 400 days, may get one without a change. The last day before those that are asked for
+    comes first, so that a chart can begin at its left edge. The present day is as of the last reconciliation. The answer
+    comes from Postgres alone.
     """
     ladder: Ladder = request.app.state.ladder
     target = user_id(request)

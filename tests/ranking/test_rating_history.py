@@ -346,7 +346,11 @@ async def test_a_rest_is_shorter_than_the_silence_that_ends_a_session(monkeypatc
     rests: list[float] = []
     clock = SimpleNamespace(monotonic=iter([0.0, 6.0, 6.0, 6.5]).__next__)
     monkeypatch.setattr(writing, "time", clock)
-    monkeypatch.setattr(writing, "asyncio", SimpleNamespace(sleep=lambda rest: asyncio.sleep(0, rests.append(rest))))
+
+    async def sleep(rest: float) -> None:
+        rests.append(rest)
+
+    monkeypatch.setattr(writing, "asyncio", SimpleNamespace(sleep=sleep))
     for _ in range(2):
         await writing._rested(asyncio.sleep(0, 1))
 
