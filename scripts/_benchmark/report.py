@@ -1,7 +1,8 @@
 """
 `benchmark.py report`: docs/benchmarks.md and its plots, made of the JSON that the other parts wrote.
 
-Nothing in the page is typed by hand but the notes that explain what was not met (notes.toml beside the JSON).
+Nothing in the page is typed by hand but the notes: what explains a target that was not met, and remarks on how a part was
+measured (notes.toml beside the JSON).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .results import Environment
 
 T = TypeVar("T")
+Notes = dict[str, dict[str, str]]
+"""By what: `explained` what was not met, by target; `remarks` on a part, by its name."""
 PLOTS = ("latency", "throughput")
 _TEXT = Path(__file__).with_name("report.md")
 
@@ -50,8 +53,8 @@ def run(options: argparse.Namespace) -> str:
     return f"{target.name} and its plots are written."
 
 
-def read(directory: Path) -> tuple[Results, dict[str, str]]:
-    """Read what was measured, and the notes by target."""
+def read(directory: Path) -> tuple[Results, Notes]:
+    """Read what was measured, and the notes."""
     results = Results(
         _result(directory / "rank.json", RankResult),
         _result(directory / "http.json", HttpResult),
@@ -62,7 +65,7 @@ def read(directory: Path) -> tuple[Results, dict[str, str]]:
         message = f"there is nothing in {directory} to report of: measure with --output {directory}"
         raise Unusable(message)
     notes = directory / "notes.toml"
-    return results, tomllib.loads(notes.read_text(encoding="utf-8"))["explained"] if notes.exists() else {}
+    return results, tomllib.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
 
 
 def _result(file: Path, kind: type[T]) -> T | None:
@@ -75,15 +78,15 @@ def _result(file: Path, kind: type[T]) -> T | None:
         raise Unusable(message) from error
 
 
-def page(results: Results, notes: dict[str, str], directory: str) -> str:
+def page(results: Results, notes: Notes, directory: str) -> str:
     """Return the page, in Markdown."""
     pieces = {
-        "targets": targets.table(results, notes),
+        "targets": targets.table(results, notes.get("explained", {})),
         "environments": _environments(results),
         "rank": _rank(results.rank),
         "http": _http(results.http),
         "write": _write(results.write),
-        "soak": _soak(results.soak),
+        "soak": _soak(results.soak, notes.get("remarks", {}).get("soak", "")),
         "directory": directory,
     }
     text = _TEXT.read_text(encoding="utf-8")
@@ -141,11 +144,11 @@ def _write(result: WriteResult | None) -> str:
     return f"{head}\n\n{tables.write(result)}"
 
 
-def _soak(result: SoakResult | None) -> str:
+def _soak(result: SoakResult | None, remark: str) -> str:
     if result is None:
         return _NOTHING
     head = (
         f"{result.users:,} users, {result.workers} processes that serve, {result.connections} connections,"
         f" {result.minutes:g} minutes, seed {result.seed}."
     )
-    return f"{head}\n\n{tables.soak(result)}"
+    return f"{head}\n\n{tables.soak(result)}\n{remark}"
