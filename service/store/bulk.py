@@ -29,6 +29,7 @@ _OPTIONS = (
     f"{SESSION_OPTIONS} -c statement_timeout=60s -c jit=off"
     " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 )
+_BATCH_LINES = 10_000
 _RACES = (
     psycopg.errors.UniqueViolation,
     psycopg.errors.DeadlockDetected,
@@ -136,12 +137,15 @@ class Intake:
         with self.transaction():
             self._connection.execute(_QUERIES["patient"])
             try:
-                self._connection.execute(_QUERIES["own"], {"key": int.from_bytes(self._list[:8], signed=True)})
+                self._connection.execute(_QUERIES["own"], {"key": _key(self._list)})
             except psycopg.errors.LockNotAvailable as error:
                 message = "another process imports the same list"
                 raise Busy(message) from error
-            lists = [row[0] for row in self._connection.execute(_QUERIES["stale"])]
-            self._forget([*lists, self._list] if anew else lists)
+            if anew:
+                # Whatever ends this before all of it is forgotten: the rest must not be taken for the whole.
+                self._connection.execute(_QUERIES["expire"], {"list": self._list})
+        self._sweep()
+        with self.transaction():
             rows = self._connection.execute(_QUERIES["begin"], {"list": self._list}).fetchall()
         return Progress(*rows[0]) if rows else Progress()
 
@@ -151,12 +155,30 @@ class Intake:
 
     def forget(self) -> None:
         """Forget the list, which has been imported to its end."""
-        with self.transaction():
-            self._forget([self._list])
+        self._forget(self._list)
 
-    def _forget(self, lists: Sequence[bytes]) -> None:
-        self._connection.execute(_QUERIES["forget_lines"], {"lists": list(lists)})
-        self._connection.execute(_QUERIES["forget"], {"lists": list(lists)})
+    def _sweep(self) -> None:
+        with self.transaction():
+            lists = [row[0] for row in self._connection.execute(_QUERIES["stale"])]
+        for found in lists:
+            # Only under its lock, and if it is stale even then: its lines may be those of an import that has begun since.
+            with self.transaction():
+                is_free = self._answer("try_own", key=_key(found))
+                is_stale = is_free and self._answer("is_stale", list=found)
+            if is_stale:
+                self._forget(found)
+            if is_free:
+                with self.transaction():
+                    self._answer("disown", key=_key(found))
+
+    def _forget(self, forgotten: bytes) -> None:
+        deleted = _BATCH_LINES
+        while deleted == _BATCH_LINES:
+            with self.transaction():
+                limits = {"list": forgotten, "limit": _BATCH_LINES}
+                deleted = self._connection.execute(_QUERIES["forget_lines"], limits).rowcount
+        with self.transaction():
+            self._connection.execute(_QUERIES["forget"], {"list": forgotten})
 
     @property
     def _list(self) -> bytes:
@@ -214,9 +236,13 @@ class Intake:
             for row in rows:
                 copy.write_row(row)
 
-    def _answer(self, query: str) -> bool:
-        ((answer,),) = self._connection.execute(_QUERIES[query]).fetchall()
+    def _answer(self, query: str, **parameters: object) -> bool:
+        ((answer,),) = self._connection.execute(_QUERIES[query], parameters).fetchall()
         return bool(answer)
+
+
+def _key(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], signed=True)
 
 
 @contextmanager

@@ -18,17 +18,34 @@ SET LOCAL lock_timeout = '10s';
 -- Let this session alone import a list.
 SELECT pg_advisory_lock(%(key)s);
 
+-- name: try_own
+-- The same, if nobody has it.
+SELECT pg_try_advisory_lock(%(key)s);
+
+-- name: disown
+-- Let others import a list again.
+SELECT pg_advisory_unlock(%(key)s);
+
+-- name: expire
+-- Let a list be as stale as one can be.
+UPDATE imports SET touched_at = '-infinity' WHERE list = %(list)s;
+
 -- name: stale
 -- Lists that nobody has gone on with for a week: too much may have happened to their users since.
 SELECT list FROM imports WHERE touched_at < clock_timestamp() - interval '7 days';
 
+-- name: is_stale
+-- Whether a list is one of them.
+SELECT EXISTS (SELECT FROM imports WHERE list = %(list)s AND touched_at < clock_timestamp() - interval '7 days');
+
 -- name: forget_lines
--- Forget what was noted of lists.
-DELETE FROM import_lines WHERE list = ANY(%(lists)s::bytea[]);
+-- Forget some of what was noted of a list: all at once could take longer than a statement may.
+DELETE FROM import_lines
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM import_lines WHERE list = %(list)s LIMIT %(limit)s));
 
 -- name: forget
--- Forget how far lists were taken.
-DELETE FROM imports WHERE list = ANY(%(lists)s::bytea[]);
+-- Forget how far a list was taken.
+DELETE FROM imports WHERE list = %(list)s;
 
 -- name: begin
 -- How far a list was taken.

@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from service.errors import LadderError
 from service.model import UserId
 from service.ranking.bulk import Line, Outcome, take
 from service.ranking.repeats import Repeats
 from service.settings import Settings
 from service.store import bulk
-from service.store.bulk import Busy, Progress, open_intake
+from service.store.bulk import Busy, Plan, Progress, open_intake
 from tests.conftest import Stores
 from tests.embedded.processes import wait_until
 from tests.ranking.equality import assert_mirror_equals_ledger
@@ -203,6 +204,81 @@ def test_one_list_is_imported_by_one_process(database_url: str, monkeypatch: pyt
             assert Progress() == other.begin()
     with open_intake(database_url, digest=DIGEST) as later:
         assert Progress() == later.begin()
+
+
+@pytest.fixture
+def batches(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A table of the transactions that forgot lines, and how many each; they are to forget three at a time."""
+    monkeypatch.setattr(bulk, "_BATCH_LINES", 3)
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "CREATE TABLE batches (xact xid8, lines bigint);"
+            " CREATE FUNCTION batch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " INSERT INTO batches SELECT pg_current_xact_id(), count(*) FROM gone; RETURN NULL; END $$;"
+            " CREATE TRIGGER batch AFTER DELETE ON import_lines REFERENCING OLD TABLE AS gone"
+            " FOR EACH STATEMENT EXECUTE FUNCTION batch()"
+        )
+    return "SELECT sum(lines)::bigint FROM batches GROUP BY xact ORDER BY xact"
+
+
+def noted(database_url: str, digest: bytes = DIGEST) -> None:
+    """An import that was ended behind its line 9, with eight lines noted."""
+    with open_intake(database_url, digest=digest) as intake, intake.transaction():
+        intake.write(Plan(noted=[(line, UserId(f"u{line}"), f"name-{line}") for line in range(2, 10)]))
+        intake.keep(Progress(line=9))
+
+
+@pytest.mark.parametrize("why", ["it was imported", "it is stale", "asked to"])
+def test_a_list_is_forgotten_in_batches(settings: Settings, batches: str, why: str) -> None:
+    """However long it is, no statement and no transaction forgets more than a batch of its lines."""
+    noted(settings.database_url)
+    with psycopg.connect(settings.database_url, autocommit=True) as connection:
+        if why == "it is stale":
+            connection.execute("UPDATE imports SET touched_at = now() - interval '8 days'")
+        digest = b"another list" if why == "it is stale" else DIGEST
+        with open_intake(settings.database_url, digest=digest) as intake:
+            done = intake.begin(anew=why == "asked to")
+            if why == "it was imported":
+                assert 9 == done.line
+                intake.forget()
+            else:
+                assert Progress() == done
+
+        assert [(3,), (3,), (2,)] == connection.execute(batches).fetchall()
+    assert 0 == left(settings)
+
+
+def test_what_is_left_of_a_forgotten_list_is_not_gone_on_with(settings: Settings, batches: str) -> None:
+    """Ended while it forgets, to begin anew, an import begins at the first line: it knows not what it had taken."""
+    noted(settings.database_url)
+    with psycopg.connect(settings.database_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE batches ADD CHECK (lines = 3)")
+        with open_intake(settings.database_url, digest=DIGEST) as intake, pytest.raises(LadderError):
+            intake.begin(anew=True)
+        assert [(3,), (3,)] == connection.execute(batches).fetchall()
+        connection.execute("ALTER TABLE batches DROP CONSTRAINT batches_lines_check")
+    with open_intake(settings.database_url, digest=DIGEST) as intake:
+        assert Progress() == intake.begin()
+
+    assert 0 == left(settings)
+
+
+def test_a_list_that_is_imported_is_not_forgotten_by_others(settings: Settings) -> None:
+    """Not even a stale one: whoever has it may have noted its lines just now."""
+    noted(settings.database_url)
+    with open_intake(settings.database_url, digest=DIGEST) as first:
+        assert 9 == first.begin().line
+        with psycopg.connect(settings.database_url) as connection:
+            connection.execute("UPDATE imports SET touched_at = now() - interval '8 days'")
+        with open_intake(settings.database_url, digest=b"another list") as other:
+            other.begin()
+        assert 9 == left(settings)
+    with open_intake(settings.database_url, digest=b"another list") as other:
+        other.begin()
+        with open_intake(settings.database_url, digest=DIGEST) as later:
+            assert Progress() == later.begin()
+
+    assert 0 == left(settings)
 
 
 def test_a_file_that_changes_under_the_import_is_noticed(settings: Settings, tmp_path: Path) -> None:
