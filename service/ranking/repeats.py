@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from service.ranking.bulk import Line
 
 _SLOTS = 1 << 25
-"""A byte each. For a million users 6 in 100 share one by chance, and are noted for nothing."""
+"""A byte each. Of a million lines 3 in 100 share one by chance, with ids 11 in 100, and are noted for nothing."""
 _OF_NAMES = 0x5BD1E995
 
 
