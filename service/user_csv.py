@@ -16,6 +16,7 @@ import io
 import os
 import re
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from service.model import MAX_RATING, MIN_RATING, RESERVED_IDS, USER_ID, USERNAME, UserId
@@ -194,10 +195,13 @@ class Rejects:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        opened = os.fstat(self._file.fileno())
         self._file.close()
-        # It may be a device.
+        # It may be a device, or another's by now.
         if self._is_regular and self._begun and not self._size:
-            self.path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(opened, self.path.stat()):
+                    self.path.unlink()
 
 
 def _unpacked(file: BinaryIO) -> BinaryIO:

@@ -154,6 +154,21 @@ def test_the_rejects_of_another_process_are_left_alone(tmp_path: Path) -> None:
     assert 2 == len(path.read_text().splitlines())
 
 
+def test_a_file_that_took_the_place_of_the_rejects_stays(tmp_path: Path) -> None:
+    """Only what was opened is removed at the end; that it is gone already is no error."""
+    path = tmp_path / "rejects.csv"
+    with Rejects(path) as rejects:
+        rejects.begin()
+        path.rename(tmp_path / "moved")
+        path.write_text("theirs")
+    assert "theirs" == path.read_text()
+
+    with Rejects(path) as rejects:
+        rejects.begin()
+        path.unlink()
+    assert not path.exists()
+
+
 VALUES = st.text('aZ09_.-:, "\n\x00\u00e9', max_size=5) | st.sampled_from(
     ["search", "ann", "1500", "99", "5001", "05", ""]
 )
