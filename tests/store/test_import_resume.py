@@ -89,12 +89,13 @@ def board(database_url: str) -> list[tuple[str, int]]:
 def test_a_killed_import_ends_like_one_that_was_not(
     settings: Settings, stores: Stores, tmp_path: Path, *, ids: bool
 ) -> None:
-    """After SIGKILL the same command begins behind what is committed: same users, counts and refused lines."""
+    """After SIGKILL, and a dry run, the same command begins behind what is committed: same users, counts, refused lines."""
     path, whole = tmp_path / "list.csv", tmp_path / "whole.csv"
     path.write_bytes(made(ids=ids))
     whole.write_bytes(made(ids=ids))
     with killed(settings, path):
         versions = {user_id: version for user_id, (_, _, version) in stored(settings.database_url).items()}
+        assert 3 == run(settings, path, "--dry-run").returncode
         done = run(settings, path, "--json")
     assert versions.items() <= {key: version for key, (_, _, version) in stored(settings.database_url).items()}.items()
     asyncio.run(assert_mirror_equals_ledger(settings))
