@@ -117,7 +117,7 @@ def test_a_renamed_user_is_found_by_the_new_name_alone(service: Service) -> None
     assert [shown] == service.get(f"/users/search?username={name}").json()["items"]
     assert ada["id"] not in {found["id"] for found in service.get(f"/users/search?username={other}").json()["items"]}
     assert 201 == service.post({"username": other}).status_code
-    assert service.is_mirrored()
+    wait_until(service.is_mirrored)
 
 
 def test_a_name_may_change_its_case_and_may_stay(service: Service) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from .serving import Service
+from .serving import Service, wait_until
 from .shapes import assert_problem, fresh_name
 from .test_changes import ask, user
 
@@ -43,7 +43,7 @@ def test_a_repetition_gets_the_first_answer_and_changes_nothing(service: Service
     assert "idempotent-replayed" not in first.headers
     assert "true" == second.headers["idempotent-replayed"]
     assert before == service.rows()
-    assert service.is_mirrored()
+    wait_until(service.is_mirrored)
 
 
 @pytest.mark.parametrize("kind", range(3))
