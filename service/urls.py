@@ -7,15 +7,22 @@ is wrong is not repeated in a message: a URL may hold a password, also one that 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-_NUMBERS = ("port", "connect_timeout")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MAX_PORT = 65535
+_WRITABLE = ("any", "read-write", "primary")
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def postgres_url(text: str) -> str:
-    """Return the URL; raises ValueError for one that libpq would refuse."""
-    _check_scheme(text, "postgresql", "postgres")
+    """Return the URL, which may name several hosts, each with a port; raises ValueError for one that libpq would refuse."""
+    if text.partition("://")[0] not in ("postgresql", "postgres") or "://" not in text:
+        message = "must be a URL that starts with postgresql:// or postgres://"
+        raise ValueError(message)
     from psycopg import Error  # noqa: PLC0415  see above
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415  see above
 
@@ -24,15 +31,31 @@ def postgres_url(text: str) -> str:
     except Error:
         message = "must be a URL that Postgres' own library takes, with parameters that it knows"
         raise ValueError(message) from None
-    for name in _NUMBERS:
-        # Several hosts have several ports.
-        if not all(part.isdecimal() for part in parts.get(name, "0").split(",") if part):
-            message = f"must have a number for {name}"
-            raise ValueError(message)
+    if not parts.get("connect_timeout", "0").isdecimal():
+        message = "must have a number for connect_timeout"
+        raise ValueError(message)
+    _check_hosts(parts)
     if parts.get("sslmode", "prefer") not in _SSL_MODES:
         message = f"must have one of {', '.join(_SSL_MODES)} for sslmode"
         raise ValueError(message)
     return text
+
+
+def _check_hosts(parts: Mapping[str, str]) -> None:
+    ports = parts.get("port", "").split(",")
+    # An empty port is the default one.
+    if not all(
+        port == "" or (port.isdecimal() and port.isascii() and 1 <= int(port[:6]) <= _MAX_PORT) for port in ports
+    ):
+        message = f"must have numbers from 1 to {_MAX_PORT} for its ports"
+        raise ValueError(message)
+    hosts = parts.get("hostaddr", parts.get("host", "")).split(",")
+    if len(ports) not in (1, len(hosts)):
+        message = "must have one port for all its hosts, or a port for each"
+        raise ValueError(message)
+    if parts.get("target_session_attrs", "any") not in _WRITABLE:
+        message = f"must have one of {', '.join(_WRITABLE)} for target_session_attrs, because the service writes"
+        raise ValueError(message)
 
 
 def redis_url(text: str) -> str:

@@ -20,6 +20,10 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
             "postgres://ladder:geheim@db:5433/ladder?sslmode=require",
             "postgresql://postgres@/ladder?host=%2Ftmp%2Fpg&port=5432",
             "postgresql://ladder@[::1]:5432/ladder",
+            "postgresql://ladder@db1:5432,db2:5433/ladder?target_session_attrs=read-write",
+            "postgresql://ladder@[::1]:5432,[::2]:5433,db3/ladder?target_session_attrs=primary",
+            "postgresql://ladder@db1,db2/ladder?port=5432",
+            "postgresql:///ladder?host=db1,db2&port=5432,5433",
         )
     ],
     "REDIS_URL": [
@@ -64,7 +68,9 @@ BAD = {
         "://",
         "1",
         *(f"postgresql://h/x?{wrong}" for wrong in ("bogus=1", "connect_timeout=abc", "sslmode=bogus", "port=abc")),
-        "postgresql://%zz/x",
+        *(f"postgresql://{wrong}/x" for wrong in ("%zz", "h:0", "h:65536", "h1:5432,h2:70000", "h1:a,h2:1", "h:5²")),
+        *("postgresql://h1,h2,h3/x?port=1,2", "postgresql://h1,h2/x?target_session_attrs=standby"),
+        *("postgresql://h/x?target_session_attrs=prefer-standby", "postgresql:h", "postgresql"),
     ],
     "REDIS_URL": [
         *("cache", "cache:6379", "http://cache", "postgresql://cache", "redis", "1", "unix://", "unix:///"),
