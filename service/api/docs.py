@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from litestar import Request, Response, get
 
@@ -19,6 +20,9 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+_IN_QUERY = "!$%&'()*+,/:;=?@[]"
+"""Characters that stay as they are in a query, beside letters, digits and `-._~`."""
+
 
 def _operation(summary: str, media_type: str) -> Operation:
     return Operation(
@@ -32,19 +36,27 @@ def _operation(summary: str, media_type: str) -> Operation:
     )
 
 
-@get("/docs", opt={"doc": _operation("This description as a page", "text/html")})
+@get("/docs", opt={"any_query": True, "doc": _operation("This description as a page", "text/html")})
 async def get_docs(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Return the page."""
+    """Return the page; `/docs/` redirects to it."""
+    if request.scope["raw_path"].endswith(b"/"):
+        return Response(b"", status_code=308, headers={"Location": _without_slash(request)})
     return asset_response(request, _PAGE, {"Content-Security-Policy": _POLICY})
 
 
-@get("/docs/docs.css", opt={"doc": _operation("The page's style", "text/css")})
+def _without_slash(request: Request[Any, Any, Any]) -> str:
+    # Relative: it is right below whatever path a proxy adds. The query may hold bytes that no header may.
+    query = quote(request.scope["query_string"], safe=_IN_QUERY)
+    return f"../docs?{query}" if query else "../docs"
+
+
+@get("/docs/docs.css", opt={"any_query": True, "doc": _operation("The page's style", "text/css")})
 async def get_style(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the style."""
     return asset_response(request, _STYLE)
 
 
-@get("/docs/docs.js", opt={"doc": _operation("The page's script", "text/javascript")})
+@get("/docs/docs.js", opt={"any_query": True, "doc": _operation("The page's script", "text/javascript")})
 async def get_script(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the script."""
     return asset_response(request, _SCRIPT)

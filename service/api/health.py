@@ -119,20 +119,20 @@ _READY = Operation(
 )
 
 
-@get("/health", opt={"doc": _HEALTH})
+@get("/health", opt={"any_query": True, "doc": _HEALTH})
 async def get_health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the state of the service and its stores; 503 only when no read can be served."""
     health = await examine(request.app.state.ladder)
     return json_response(health, status=503 if health.status == "down" else 200, headers=_HEADERS)
 
 
-@get("/health/live", opt={"doc": _LIVE})
+@get("/health/live", opt={"any_query": True, "doc": _LIVE})
 async def get_live() -> Response[bytes]:
     """Return at once: the event loop turns. Asks no store."""
     return json_response(Sign("live"), headers=_HEADERS)
 
 
-@get("/health/ready", opt={"doc": _READY})
+@get("/health/ready", opt={"any_query": True, "doc": _READY})
 async def get_ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return 200 while some store can serve reads, and the end has not been announced."""
     if request.app.state.draining.is_set():

@@ -46,13 +46,13 @@ _FILE = Operation(
 )
 
 
-@get("/", opt={"doc": _HOMEPAGE})
+@get("/", opt={"any_query": True, "doc": _HOMEPAGE})
 async def get_homepage(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the page."""
     return asset_response(request, _PAGE, {"Content-Security-Policy": _POLICY})
 
 
-@get("/site/{site_file:str}", opt={"doc": _FILE})
+@get("/site/{site_file:str}", opt={"any_query": True, "doc": _FILE})
 async def get_site_file(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return one of the files that the page consists of."""
     asset = _FILES.get(request.path_params["site_file"])

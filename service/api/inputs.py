@@ -56,9 +56,12 @@ def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """
     Read the query by the readers that the handler declares in `opt["query"]`, into the request's state.
 
-    Asked of every route, so that a parameter nobody declared is refused everywhere. Raises `Invalid` with every problem
-    at once.
+    Asked of every route, so that a parameter nobody declared is refused everywhere, except by handlers with
+    `opt["any_query"]`: pages for people, whose shared links carry other sites' parameters, and health probes. Raises
+    `Invalid` with every problem at once.
     """
+    if handler.opt.get("any_query"):
+        return
     readers: Mapping[str, Reader] = handler.opt.get("query", {})
     values: dict[str, object] = {}
     problems: list[tuple[str, str]] = []

@@ -133,7 +133,7 @@ def _misspelt(scope: Scope) -> bool:
     return (
         not path.startswith("/")
         or "//" in path
-        or (path.endswith("/") and path != "/")
+        or (path.endswith("/") and path not in ("/", "/docs/"))
         or b"%2f" in scope.get("raw_path", b"").lower()
     )
 
