@@ -8,7 +8,7 @@ Every error that a request can end in, as one tree.
     ├── IdTaken                 another user has this id
     ├── RatingOutOfRange        the rating would leave 100..5000; nothing was changed
     ├── KeyReused               the Idempotency-Key belongs to another request
-    ├── PreconditionFailed      If-Match names a version that is not the current one
+    ├── PreconditionFailed      If-Match names no version that is the current one
     ├── Unavailable             a store cannot be reached or is too slow; nothing was changed, retry later
     │   ├── Overloaded          a bounded queue is full
     │   └── NotReady            the mirror answers but must not be believed yet; Postgres is asked instead
@@ -64,7 +64,7 @@ class KeyReused(LadderError):
 
 
 class PreconditionFailed(LadderError):
-    """The user has changed since the version named in If-Match."""
+    """If-Match names no version that the user has now; a weak tag (W/"...") never matches."""
 
 
 class Unavailable(LadderError):

@@ -197,30 +197,30 @@ class NewUser(msgspec.Struct, frozen=True):
 
 class NewRating(msgspec.Struct, frozen=True):
     """
-    A rating to set; `wanted` is the only version that may be changed, None for any.
+    A rating to set; `wanted` are the versions that may be changed, None for any.
 
     One that is `relative` is added to the rating that the user has.
     """
 
     id: UserId
     rating: int
-    wanted: Version | None = None
+    wanted: tuple[Version, ...] | None = None
     relative: bool = False
 
 
 class NewName(msgspec.Struct, frozen=True):
-    """A name to give to a user; `wanted` is the only version that may be changed, None for any."""
+    """A name to give to a user; `wanted` are the versions that may be changed, None for any."""
 
     id: UserId
     username: str
-    wanted: Version | None = None
+    wanted: tuple[Version, ...] | None = None
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """A user to delete; `wanted` is the only version that may be deleted, None for any."""
+    """A user to delete; `wanted` are the versions that may be deleted, None for any."""
 
     id: UserId
-    wanted: Version | None = None
+    wanted: tuple[Version, ...] | None = None
 
 
 class OnceOnly(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from litestar import Response
 
-from service.api.inputs import has_tag
+from service.api.preconditions import has_tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,9 @@ from litestar import Request, Response, delete, patch, put
 
 from service.api.answers import json_response
 from service.api.idempotency import HEADER, REPLAYED_HEADER, once_only
-from service.api.inputs import TOKEN_HEADER, body, refuse_repeated, user_id, wanted_version
+from service.api.inputs import TOKEN_HEADER, body, refuse_repeated, user_id
 from service.api.operation import WRITE_HEADERS, Operation, Says
+from service.api.preconditions import wanted_versions
 from service.api.users import ADA, RATED_ADA, Rating, Username, rated_response, user_view, write_headers
 from service.errors import LadderError, NotFound
 from service.model import MAX_RATING, USER_ID, NewRating, UserId
@@ -119,7 +120,7 @@ def _ladder(request: Request[Any, Any, Any]) -> Ladder:
 @patch("/users/{user_id:str}/rating", opt={"writes": True, "doc": _ADD})
 async def patch_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Add to a user's rating, whatever it is now. Beyond 100..5000 it is refused, and stays."""
-    target, wanted = user_id(request), wanted_version(request)
+    target, wanted = user_id(request), wanted_versions(request)
     asked = await body(request, AddToRating)
     once = once_only(request, asked)
     # More than that leads out of range from wherever it starts, and Postgres has numbers for it.
@@ -142,7 +143,7 @@ async def put_ratings(request: Request[Any, Any, Any]) -> Response[bytes]:
 @patch("/users/{user_id:str}", opt={"writes": True, "doc": _RENAME})
 async def patch_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Give a user another name."""
-    target, wanted = user_id(request), wanted_version(request)
+    target, wanted = user_id(request), wanted_versions(request)
     asked = await body(request, Rename)
     written = await _ladder(request).rename(target, asked.username, wanted=wanted)
     return json_response(user_view(written.user, written.placed), headers=write_headers(written))
@@ -151,7 +152,7 @@ async def patch_user(request: Request[Any, Any, Any]) -> Response[bytes]:
 @delete("/users/{user_id:str}", opt={"writes": True, "doc": _DELETE}, status_code=204)
 async def delete_user(request: Request[Any, Any, Any]) -> Response[None]:
     """Delete a user. Name and id are free again."""
-    deleted = await _ladder(request).remove(user_id(request), wanted=wanted_version(request))
+    deleted = await _ladder(request).remove(user_id(request), wanted=wanted_versions(request))
     headers = {"X-Mirror-Write": deleted.placed.outcome, TOKEN_HEADER: str(deleted.token)}
     return Response(None, status_code=204, headers=headers)
 

@@ -183,59 +183,10 @@ def not_reserved(text: str) -> UserId:
     return UserId(text)
 
 
-_ETAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
-_VERSION = re.compile(r"v([1-9][0-9]{0,14})(?:-[0-9]+-[0-9]+)?\Z")
-
-
 def header_list(request: Request[Any, Any, Any], name: str) -> str | None:
     """Return a header whose value is a list; several lines of it are one list (RFC 9110 section 5.3)."""
     lines = request.headers.getall(name, [])
     return ", ".join(lines).strip() if lines else None
-
-
-def etags(header: str) -> list[tuple[bool, str]]:
-    """Return (is weak, tag) of each tag in If-Match or If-None-Match; raises ValueError for another shape."""
-    tags, place = [], 0
-    while place < len(header):
-        found = _ETAG.match(header, place)
-        if not found:
-            message = "is not a list of entity tags"
-            raise ValueError(message)
-        tags.append((found[1] is not None, found[2]))
-        place = found.end()
-    return tags
-
-
-def has_tag(request: Request[Any, Any, Any], tag: str) -> bool:
-    """Whether If-None-Match names this tag; one that is not a list of tags names nothing."""
-    header = header_list(request, "if-none-match")
-    if header is None or header == "*":
-        return header == "*"
-    try:
-        return any(known == tag for _, known in etags(header))
-    except ValueError:
-        return False
-
-
-def wanted_version(request: Request[Any, Any, Any]) -> Version | None:
-    """
-    Return the version that If-Match asks for, None if any will do; 0, which no user has, if none can.
-
-    Raises `Invalid` for a header that is not a version's tag.
-    """
-    header = header_list(request, "if-match")
-    if header is None or header == "*":
-        return None
-    try:
-        tags = etags(header)
-    except ValueError as error:
-        raise Invalid(("If-Match", str(error))) from None
-    if len(tags) != 1:
-        raise Invalid(("If-Match", 'must be one tag such as "v7"'))
-    ((weak, tag),) = tags
-    version = _VERSION.match(tag)
-    # A weak tag never matches here (RFC 9110 section 13.1.1), nor does one that we never gave out.
-    return Version(int(version[1])) if version and not weak else Version(0)
 
 
 TOKEN_HEADER = "X-Consistency-Token"  # noqa: S105  a name

@@ -48,9 +48,10 @@ _TAG = {"type": "string", "pattern": '^"[^"]*"$'}
 
 REQUEST_HEADERS = {
     "If-Match": Header(
-        "Change the user only if they still are of this version: the ETag of any answer, or `*`.",
+        "Change the user only if they still are of one of these versions: ETags of any answers, or `*`. A weak tag never"
+        " matches.",
         '"v10002"',
-        {"type": "string", "pattern": r'^(\*|(W/)?"[^"]*")$'},
+        {"type": "string", "pattern": r'^(\*|[ \t,]*(W/)?"[ !#-~]*"[ \t]*(,[ \t]*((W/)?"[ !#-~]*"[ \t]*)?)*)$'},
     ),
     "Idempotency-Key": Header(
         "Carry the request out once, however often it comes within a day; each gets the first one's answer.",

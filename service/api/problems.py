@@ -46,7 +46,7 @@ _BY_ERROR: dict[type[LadderError], tuple[int, str, str]] = {
     RatingOutOfRange: (409, "rating-out-of-range", "The rating would be out of range"),
     KeyReused: (422, "idempotency-mismatch", "The key belongs to another request"),
     UnsupportedMediaType: (415, "unsupported-media-type", "Unsupported media type"),
-    PreconditionFailed: (412, "precondition-failed", "The user has changed"),
+    PreconditionFailed: (412, "precondition-failed", "The precondition failed"),
     Unavailable: (503, "unavailable", "Temporarily unavailable"),
     OutcomeUnknown: (503, "outcome-unknown", "It is unknown whether the write was carried out"),
 }

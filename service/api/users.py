@@ -15,13 +15,12 @@ from service.api.inputs import (
     TOKEN_HEADER,
     body,
     demand,
-    has_tag,
     not_reserved,
     query,
     user_id,
-    wanted_version,
 )
 from service.api.operation import FRESHNESS, READ_HEADERS, WRITE_HEADERS, Operation, Says
+from service.api.preconditions import has_tag, wanted_versions
 from service.api.readers import some_text, whole
 from service.model import (
     DEFAULT_RATING,
@@ -209,7 +208,7 @@ async def get_user(request: Request[Any, Any, Any]) -> Response[bytes]:
 @put("/users/{user_id:str}/rating", opt={"writes": True, "doc": _RATE})
 async def put_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Set a user's rating."""
-    target, wanted = user_id(request), wanted_version(request)
+    target, wanted = user_id(request), wanted_versions(request)
     asked = await body(request, SetRating)
     written = await _ladder(request).rate(target, asked.rating, wanted=wanted)
     return rated_response(written)

@@ -112,14 +112,14 @@ class Writes:
         user_id: UserId,
         rating: int,
         *,
-        wanted: Version | None = None,
+        wanted: tuple[Version, ...] | None = None,
         relative: bool = False,
         once: OnceOnly | None = None,
     ) -> Written:
         """
         Set a user's rating, or add to it; a rating that is already theirs changes nothing, not even the version.
 
-        Raises `NotFound`, `PreconditionFailed` (the version is not the `wanted` one), `RatingOutOfRange`,
+        Raises `NotFound`, `PreconditionFailed` (the version is none of the `wanted` ones), `RatingOutOfRange`,
         `KeyReused`, `Unavailable`, `OutcomeUnknown`.
         """
         item = NewRating(user_id, rating, wanted, relative)
@@ -145,7 +145,7 @@ class Writes:
 
         return await self._by_itself(object(), rate)
 
-    async def rename(self, user_id: UserId, username: str, *, wanted: Version | None = None) -> Written:
+    async def rename(self, user_id: UserId, username: str, *, wanted: tuple[Version, ...] | None = None) -> Written:
         """
         Give a user another name; one that is already theirs changes nothing.
 
@@ -157,7 +157,7 @@ class Writes:
 
         return _only(await self._by_itself(("user", user_id), rename))
 
-    async def remove(self, user_id: UserId, *, wanted: Version | None = None) -> Deleted:
+    async def remove(self, user_id: UserId, *, wanted: tuple[Version, ...] | None = None) -> Deleted:
         """Delete a user; raises `NotFound`, `PreconditionFailed`, `Unavailable`, `OutcomeUnknown`."""
         async with within(WRITE_SECONDS, OutcomeUnknown()):
             return await self._removed(Removal(user_id, wanted))

@@ -22,10 +22,11 @@ FROM users WHERE id = ANY(%(ids)s::text[]) OR lower(username) = ANY(%(names)s::t
 
 -- name: rate
 -- Lock the users in id order, so that two batches cannot deadlock; change the ratings that differ, are
--- within bounds, and whose version is the wanted one (if any). A relative rating is added to the one that
--- the lock protects. A row per known user: the old rating and version, then the user as it is now.
+-- within bounds, and whose version is one of the wanted (if any are). A relative rating is added to the one that
+-- the lock protects. `wanted` holds an array of versions for each, as text: arrays of arrays are rectangular.
+-- A row per known user: the old rating and version, then the user as it is now.
 WITH asked AS (
-    SELECT * FROM unnest(%(ids)s::text[], %(ratings)s::bigint[], %(relative)s::boolean[], %(wanted)s::bigint[])
+    SELECT * FROM unnest(%(ids)s::text[], %(ratings)s::bigint[], %(relative)s::boolean[], %(wanted)s::text[])
         AS a (id, rating, relative, wanted)
 ), held AS MATERIALIZED (
     SELECT id, username, rating, version, created_at, updated_at
@@ -34,7 +35,7 @@ WITH asked AS (
     SELECT held.id, asked.rating + CASE WHEN asked.relative THEN held.rating ELSE 0 END AS rating
     FROM held JOIN asked ON asked.id = held.id
     WHERE held.rating <> asked.rating + CASE WHEN asked.relative THEN held.rating ELSE 0 END
-      AND (asked.wanted IS NULL OR asked.wanted = held.version)
+      AND (asked.wanted IS NULL OR held.version = ANY(asked.wanted::bigint[]))
 ), changed AS (
     UPDATE users u SET rating = due.rating
     FROM due WHERE u.id = due.id AND due.rating BETWEEN 100 AND 5000
@@ -50,14 +51,14 @@ FROM held LEFT JOIN changed ON changed.id = held.id;
 SET LOCAL lock_timeout = '200ms';
 
 -- name: rename
--- Lock the user and change the name, if it differs and the version is the wanted one (if any). No row
+-- Lock the user and change the name, if it differs and the version is one of the wanted (if any are). No row
 -- without such a user, else the old version, and the user as it is now.
 WITH held AS MATERIALIZED (
     SELECT id, username, rating, version, created_at, updated_at FROM users WHERE id = %(id)s FOR UPDATE
 ), changed AS (
     UPDATE users u SET username = %(username)s
     FROM held WHERE u.id = held.id AND held.username <> %(username)s
-      AND (%(wanted)s::bigint IS NULL OR %(wanted)s::bigint = held.version)
+      AND (%(wanted)s::bigint[] IS NULL OR held.version = ANY(%(wanted)s::bigint[]))
     RETURNING u.id, u.username, u.version, u.updated_at
 )
 SELECT held.version, held.id, coalesce(changed.username, held.username), held.rating,
@@ -65,15 +66,15 @@ SELECT held.version, held.id, coalesce(changed.username, held.username), held.ra
 FROM held LEFT JOIN changed ON changed.id = held.id;
 
 -- name: remove
--- Lock the users in id order and delete those whose version is the wanted one (if any). A row per known
+-- Lock the users in id order and delete those whose version is one of the wanted (if any are). A row per known
 -- user: the id, and whether they are gone.
 WITH asked AS (
-    SELECT * FROM unnest(%(ids)s::text[], %(wanted)s::bigint[]) AS a (id, wanted)
+    SELECT * FROM unnest(%(ids)s::text[], %(wanted)s::text[]) AS a (id, wanted)
 ), held AS MATERIALIZED (
     SELECT id, version FROM users WHERE id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE
 ), gone AS (
     DELETE FROM users u USING held JOIN asked ON asked.id = held.id
-    WHERE u.id = held.id AND (asked.wanted IS NULL OR asked.wanted = held.version)
+    WHERE u.id = held.id AND (asked.wanted IS NULL OR held.version = ANY(asked.wanted::bigint[]))
     RETURNING u.id
 )
 SELECT held.id, gone.id IS NOT NULL

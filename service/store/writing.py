@@ -28,7 +28,7 @@ from service.store.history import NO_SOURCE
 from service.store.postgres import QUERIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from service.model import NewName, NewRating, NewUser, Removal
     from service.store.postgres import Connection
@@ -82,7 +82,7 @@ async def rate(connection: Connection, ratings: Sequence[NewRating]) -> list[Rat
             "ids": [item.id for item in ratings],
             "ratings": [item.rating for item in ratings],
             "relative": [item.relative for item in ratings],
-            "wanted": [item.wanted for item in ratings],
+            "wanted": _wanted(ratings),
         },
     )
     held = {row[2]: row for row in await cursor.fetchall()}
@@ -92,7 +92,7 @@ async def rate(connection: Connection, ratings: Sequence[NewRating]) -> list[Rat
         row = held.get(item.id)
         if row is None:
             outcomes.append(NotFound())
-        elif item.wanted is not None and row[1] != item.wanted:
+        elif item.wanted is not None and row[1] not in item.wanted:
             outcomes.append(PreconditionFailed())
         elif item.relative and not MIN_RATING <= row[0] + item.rating <= MAX_RATING:
             outcomes.append(RatingOutOfRange(f"The rating would be {row[0] + item.rating}; it must be 100..5000."))
@@ -119,12 +119,13 @@ async def _rename(connection: Connection, name: NewName) -> Rated | LadderError:
     async with connection.transaction():
         await connection.execute(QUERIES["rename_patience"])
         cursor = await connection.execute(
-            QUERIES["rename"], {"id": name.id, "username": name.username, "wanted": name.wanted}
+            QUERIES["rename"],
+            {"id": name.id, "username": name.username, "wanted": None if name.wanted is None else list(name.wanted)},
         )
         row = await cursor.fetchone()
     if row is None:
         return NotFound()
-    if name.wanted is not None and row[0] != name.wanted:
+    if name.wanted is not None and row[0] not in name.wanted:
         return PreconditionFailed()
     user = User(*row[1:])
     return Rated(user, user.rating, connection.source or NO_SOURCE)
@@ -134,7 +135,7 @@ async def remove(connection: Connection, removals: Sequence[Removal]) -> list[Re
     """Delete different users, inside a transaction: a tombstone is seen only by the statement after."""
     cursor = await connection.execute(
         QUERIES["remove"],
-        {"ids": [item.id for item in removals], "wanted": [item.wanted for item in removals]},
+        {"ids": [item.id for item in removals], "wanted": _wanted(removals)},
     )
     held = {row[0]: bool(row[1]) for row in await cursor.fetchall()}
     gone = [user_id for user_id, is_gone in held.items() if is_gone]
@@ -145,3 +146,8 @@ async def remove(connection: Connection, removals: Sequence[Removal]) -> list[Re
         buried[item.id] if item.id in buried else PreconditionFailed() if item.id in held else NotFound()
         for item in removals
     ]
+
+
+def _wanted(items: Iterable[NewRating | Removal]) -> list[str | None]:
+    """Return the versions that each may have, as Postgres spells an array."""
+    return [None if item.wanted is None else f"{{{','.join(map(str, item.wanted))}}}" for item in items]

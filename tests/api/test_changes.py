@@ -90,7 +90,7 @@ def test_only_the_wanted_version_is_changed(service: Service, method: str, tail:
         assert_problem(ask(service, method, target, body, If_Match=tag), "precondition-failed")
     assert_problem(ask(service, method, target, body, If_Match="v1"), "validation", "If-Match")
     assert before == service.rows()
-    assert ask(service, method, target, body, If_Match=version).is_success
+    assert ask(service, method, target, body, If_Match=f'"v{ada["version"]}", {version}').is_success
 
 
 @pytest.mark.parametrize(("method", "tail", "body"), CHANGES)

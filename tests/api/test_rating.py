@@ -9,8 +9,9 @@ import pytest
 from service.model import UserId
 from tests.ranking.model import board
 
-from .serving import Service
+from .serving import Service, wait_until
 from .shapes import RATED, USER, assert_problem, fresh_name, moment
+from .wire import request
 
 
 def place(service: Service, user_id: object) -> tuple[int, int]:
@@ -177,6 +178,44 @@ def test_tags_are_compared_character_by_character(service: Service) -> None:
     user = service.created(fresh_name())
 
     assert_problem(service.put(str(user["id"]), 1600, If_Match=f'"v0{user["version"]}"'), "precondition-failed")
+
+
+@pytest.mark.parametrize("other", ['"v1"', 'W/"v1"', '"x"', '"v1-1-1", "v2"', ","])
+def test_one_tag_of_a_list_must_match(service: Service, other: str) -> None:
+    """At either end of the list, in one line or two; without it nothing changes."""
+    user_id = str(service.created(fresh_name(), rating=1500)["id"])
+    for order in (1, -1):
+        own = service.get(f"/users/{user_id}").headers["etag"]
+        assert 200 == service.put(user_id, 1600 + order, If_Match=", ".join([other, own][::order])).status_code
+        own = service.get(f"/users/{user_id}").headers["etag"]
+        lines = [("If-Match", other), ("If-Match", own)][::order]
+        sent = request(
+            "PUT", f"/users/{user_id}/rating", [("Content-Type", "application/json"), *lines], b'{"rating":1700}'
+        )
+        assert 200 == service.raw(sent).status
+    if other != ",":
+        assert_problem(service.put(user_id, 1800, If_Match=f"{other}, {other}"), "precondition-failed")
+    assert 1700 == service.get(f"/users/{user_id}").json()["rating"]
+
+
+def test_the_tag_of_a_look_up_matches_while_only_the_place_has_changed(service: Service) -> None:
+    """Its version is compared; rank and position are not the user's own."""
+    user_id = str(service.created(fresh_name(), rating=1500)["id"])
+    tag = service.get(f"/users/{user_id}").headers["etag"]
+    service.created(fresh_name(), rating=4900)
+    wait_until(lambda: service.get(f"/users/{user_id}").headers["etag"] != tag)
+
+    assert 200 == service.put(user_id, 1600, If_Match=tag).status_code
+
+
+def test_a_refusal_of_a_weak_tag_claims_no_change(service: Service) -> None:
+    """A compressing proxy makes tags weak: what is wrong is the tag, not the user."""
+    user = service.created(fresh_name())
+    answer = service.put(str(user["id"]), 1600, If_Match=f'W/"v{user["version"]}"')
+
+    assert_problem(answer, "precondition-failed")
+    assert "weak" in answer.json()["detail"]
+    assert "changed" not in answer.json()["title"] + answer.json()["detail"]
 
 
 def test_a_version_of_nobody_is_not_found(service: Service) -> None:

@@ -149,7 +149,7 @@ async def assert_nothing_lost_is_shown(service: Ladder, client: Client, lost: di
     assert client.seen
     assert not [shown for shown in client.seen if 3000 <= shown[1] < 4000]
     with pytest.raises(PreconditionFailed):
-        await service.rate(ADA, 1234, wanted=lost[ADA].user.version)
+        await service.rate(ADA, 1234, wanted=(lost[ADA].user.version,))
     for user_id in (ADA, BOB):
         shown = await service.user(user_id, demand=Demand(lost[str(user_id)].token))
         assert shown.value.user.rating < 3000

@@ -120,7 +120,7 @@ MUTATIONS = (
     Mutation(
         "the wanted version of a write is ignored",
         "service/store/queries.sql",
-        "\n      AND (asked.wanted IS NULL OR asked.wanted = held.version)\n",
+        "\n      AND (asked.wanted IS NULL OR held.version = ANY(asked.wanted::bigint[]))\n",
         "\n",
         ("tests/ranking/test_races.py::test_conditional_updates_admit_one_winner_per_version",),
     ),

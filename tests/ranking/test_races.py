@@ -69,7 +69,10 @@ async def test_conditional_updates_admit_one_winner_per_version(settings: Settin
         ladders = await _two_instances(stack, settings)
         created = await ladders[0].create(NewUser(USERS[0], "somebody", 1500))
         outcomes = await asyncio.gather(
-            *(ladders[number % 2].rate(USERS[0], 1600 + number, wanted=created.user.version) for number in range(30)),
+            *(
+                ladders[number % 2].rate(USERS[0], 1600 + number, wanted=(created.user.version,))
+                for number in range(30)
+            ),
             return_exceptions=True,
         )
 
