@@ -7,13 +7,21 @@ Print the reference of all settings, in Markdown: what docs/configuration.md mus
 
 from __future__ import annotations
 
-import _venv  # noqa: F401  goes on in the project's virtual environment
+import argparse
+import sys
+from pathlib import Path
+
+# Python leaves this directory out if it is told to (-P, -I, PYTHONSAFEPATH).
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _venv
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    _venv.enter()
 
 # isort: split
-import argparse
 import ast
 import inspect
-import sys
 from itertools import pairwise
 
 import msgspec
@@ -59,14 +67,5 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 
-def main(arguments: list[str]) -> int:
-    """Print the page."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(
-        arguments
-    )
-    print(reference(), end="")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    print(reference(), end="")

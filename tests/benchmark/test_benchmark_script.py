@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 import redis
-from _benchmark import servers
-from _benchmark.stores import MARK, Stores
 
 from service import demo
+from service.benchmark import servers
+from service.benchmark.stores import MARK, Stores
 from service.settings import Settings
 from service.store.migrate import migrate
 from tests.api.serving import ROOT, serving, wait_until

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _benchmark import load, servers
-from _benchmark.load import Generator, GeneratorFailed
-from _benchmark.results import Sample
-from _benchmark.servers import Server
+
+from service.arguments.benchmark import OPERATIONS
+from service.benchmark import load, servers
+from service.benchmark.kinds import KINDS
+from service.benchmark.load import Generator, GeneratorFailed
+from service.benchmark.results import Sample
+from service.benchmark.servers import Server
 
 
 @pytest.fixture(params=["built-in", "wrk"])
@@ -62,3 +65,8 @@ def test_an_absent_wrk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load.find("auto").name == "built in"
     with pytest.raises(GeneratorFailed, match="no program wrk here"):
         load.find("wrk")
+
+
+def test_help_names_every_operation() -> None:
+    """Each kind of request, and the one that ApacheBench makes."""
+    assert (*KINDS, "page-100-ab") == OPERATIONS

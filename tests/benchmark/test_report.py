@@ -8,11 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from _benchmark import report, targets
-from _benchmark.results import Environment, HttpResult, Memory, Operation, RankResult, Results, Sample, Size, Timing
-from _benchmark.stores import Unusable
-from _benchmark.targets import Verdict
 
+from service.benchmark import report, targets
+from service.benchmark.results import (
+    Environment,
+    HttpResult,
+    Memory,
+    Operation,
+    RankResult,
+    Results,
+    Sample,
+    Size,
+    Timing,
+)
+from service.benchmark.stores import Unusable
+from service.benchmark.targets import Verdict
 from tests.api.serving import ROOT
 
 DOCS = ROOT / "docs"
@@ -150,8 +160,8 @@ def test_what_was_not_met_is_explained() -> None:
 def test_a_page_needs_no_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says that the plots stay as they are."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "_benchmark.plots", raising=False)
-    monkeypatch.delattr("_benchmark.plots", raising=False)
+    monkeypatch.delitem(sys.modules, "service.benchmark.plots", raising=False)
+    monkeypatch.delattr("service.benchmark.plots", raising=False)
     data = tmp_path / "data"
     shutil.copytree(DOCS / "benchmarks", data)
     options = argparse.Namespace(input=data, page=None, no_plots=False)
@@ -162,7 +172,7 @@ def test_a_page_needs_no_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_plots_are_drawn_of_whatever_was_measured(tmp_path: Path) -> None:
     """The same numbers give the same bytes."""
-    from _benchmark import plots
+    from service.benchmark import plots
 
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()

@@ -59,11 +59,11 @@ def changed(statement: str, *arguments: str) -> list[str]:
     """The program with something about it changed beforehand."""
     lines = (
         "import sys",
-        f"sys.path.insert(0, {str(PROGRAM.parent)!r})",
-        f"sys.argv[1:] = {list(arguments)!r}",
-        "import reconcile",
+        f"sys.path.insert(0, {str(PROGRAM.parents[1])!r})",
+        "from service.arguments import parse",
+        "from service.commands import reconcile",
         statement,
-        "sys.exit(reconcile.main())",
+        f"sys.exit(reconcile.run(parse('reconcile', {list(arguments)!r}, program='reconcile.py')))",
     )
     return [sys.executable, "-c", "; ".join(lines)]
 

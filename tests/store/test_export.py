@@ -238,7 +238,9 @@ def test_a_store_that_is_away_is_told(settings: Settings, kept: Path) -> None:
 ENDED_HALFWAY = """
 import sys
 sys.path.insert(0, {folder!r})
-import export_board, psycopg
+import psycopg
+from service.arguments import parse
+from service.commands import export_board
 from service.store import export
 
 def end_all_sessions(rows):
@@ -248,14 +250,14 @@ def end_all_sessions(rows):
     return ""
 
 export.BATCH_ROWS, export_board.text = 10, end_all_sessions
-sys.exit(export_board.main())
+sys.exit(export_board.run(parse("export", sys.argv[1:], program="export_board.py")))
 """
 
 
 def test_an_export_that_breaks_off_leaves_the_file(settings: Settings, kept: Path) -> None:
     """A session that is ended in the middle: exit code 5, and no half a board under the name of a whole one."""
     store(settings.database_url, many(30))
-    program = ENDED_HALFWAY.format(folder=str(PROGRAM.parent), url=settings.database_url)
+    program = ENDED_HALFWAY.format(folder=str(PROGRAM.parents[1]), url=settings.database_url)
     done = subprocess.run(
         [sys.executable, "-c", program, "--output", kept], env=environment(settings), capture_output=True, check=False
     )

@@ -11,11 +11,11 @@ from pathlib import Path
 import psycopg
 import redis
 
+from service.checkout import ROOT
 from service.settings import cores
 
 from .results import Environment
 
-ROOT = Path(__file__).resolve().parents[2]
 _SECONDS = 10
 
 

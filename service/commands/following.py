@@ -1,10 +1,7 @@
-"""Keeps the board up to date beside whatever else a script does, so that at the end little is left to wait for."""
+"""Keeps the board up to date beside whatever else a command does, so that at the end little is left to wait for."""
 
 from __future__ import annotations
 
-import _venv  # noqa: F401  goes on in the project's virtual environment
-
-# isort: split
 import asyncio
 import threading
 from contextlib import contextmanager, suppress

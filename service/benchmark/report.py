@@ -29,15 +29,6 @@ PLOTS = ("latency", "throughput")
 _TEXT = Path(__file__).with_name("report.md")
 
 
-def add_arguments(parser: argparse.ArgumentParser, root: Path) -> None:
-    """Add what this part can be told."""
-    parser.add_argument(
-        "--input", metavar="DIR", type=Path, default=root / "docs" / "benchmarks", help="the JSON (docs/benchmarks)"
-    )
-    parser.add_argument("--page", metavar="FILE", type=Path, help="where the page goes (DIR.md)")
-    parser.add_argument("--no-plots", action="store_true", help="leave the plots as they are")
-
-
 def run(options: argparse.Namespace) -> str:
     """Write the page and the plots; return a sentence that says so. Raises `Unusable`."""
     results, notes = read(options.input)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from service.arguments.benchmark import OPERATIONS
 from service.progress import progress
-from service.settings import cores
 
 from . import load, servers
 from .environment import describe, describe_here
@@ -38,20 +38,6 @@ if TYPE_CHECKING:
 WARM_UP_SECONDS = 1.0
 _MOST_LINES = 1_000_000
 _AB = "page-100-ab"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this part can be told."""
-    parser.add_argument("--users", metavar="N", type=int, default=1_000_000, help="users on the board (%(default)s)")
-    parser.add_argument("--connections", metavar="N", type=int, default=64, help="(%(default)s)")
-    parser.add_argument("--seconds", metavar="S", type=float, default=5, help="of load, a round (%(default)s)")
-    parser.add_argument("--rounds", metavar="N", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--workers", metavar="N", type=int, default=cores(), help="processes that serve (one per core)")
-    parser.add_argument("--only", metavar="NAMES", help=f"of {', '.join([*KINDS, _AB])}, separated by commas")
-    parser.add_argument("--no-bare", action="store_true", help="leave the bare handler out")
-    parser.add_argument("--url", help="measure a service that runs already, with the first --users users of its board")
-    parser.add_argument("--writes", action="store_true", help="also change ratings of the users behind --url")
-    parser.add_argument("--generator", choices=("auto", "wrk", "built-in"), default="auto", help="what makes the load")
 
 
 def run(options: argparse.Namespace, database_url: str, redis_url: str) -> HttpResult:
@@ -146,8 +132,8 @@ class _Page(msgspec.Struct):
 
 
 def _wanted(options: argparse.Namespace) -> list[str]:
-    wanted = options.only.split(",") if options.only else [*KINDS, _AB]
-    if unknown := set(wanted) - {*KINDS, _AB}:
+    wanted = options.only.split(",") if options.only else list(OPERATIONS)
+    if unknown := set(wanted) - set(OPERATIONS):
         message = f"--only knows no {', '.join(sorted(unknown))}"
         raise Unusable(message)
     if options.url and not options.writes:

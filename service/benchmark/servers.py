@@ -16,9 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from service.checkout import import_path
 from service.parent_death import spawn
-
-from .environment import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -124,7 +123,7 @@ def ceiling(bodies: Mapping[str, bytes], folder: Path, *, workers: int) -> Itera
     for name, body in bodies.items():
         (directory / name).write_bytes(body)
     port = _free_port()
-    words = ["-m", "_benchmark.ceiling", str(port), str(workers), str(directory)]
+    words = ["-m", "service.benchmark.ceiling", str(port), str(workers), str(directory)]
     with _running(words, {}, port, folder / "ceiling.log") as server:
         server.wait_until(f"/{next(iter(bodies))}")
         yield server
@@ -134,7 +133,7 @@ def ceiling(bodies: Mapping[str, bytes], folder: Path, *, workers: int) -> Itera
 def _running(words: Sequence[str], env: Mapping[str, str], port: int, log: Path) -> Iterator[Server]:
     environment = {
         "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")]),
+        **import_path(None),
         **env,
     }
     with log.open("wb") as output:

@@ -21,7 +21,6 @@ import redis
 
 from service.model import MAX_RATING, MIN_RATING
 from service.progress import progress
-from service.settings import cores
 from service.store.keys import BoardKeys
 
 from . import load, servers
@@ -41,15 +40,6 @@ _BULK_LINES = 5_000
 _BULK_CONNECTIONS = 8
 _PAUSE_SECONDS = 0.02
 _GIVEN_UP_SECONDS = 20.0
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this part can be told."""
-    parser.add_argument("--users", metavar="N", type=int, default=1_000_000, help="users on the board (%(default)s)")
-    parser.add_argument("--connections", metavar="N,N...", default="1,16,64,256", help="(%(default)s)")
-    parser.add_argument("--seconds", metavar="S", type=float, default=10, help="of load each (%(default)s)")
-    parser.add_argument("--workers", metavar="N", type=int, default=cores(), help="processes that serve (one per core)")
-    parser.add_argument("--generator", choices=("auto", "wrk", "built-in"), default="auto", help="what makes the load")
 
 
 def run(options: argparse.Namespace, database_url: str, redis_url: str) -> WriteResult:

@@ -44,14 +44,6 @@ class Peer(msgspec.Struct, frozen=True):
     command: tuple[str, ...]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add where they are."""
-    parser.add_argument("--redis-rank", metavar="DIR", type=Path, help="where npm installed redis-rank and ioredis")
-    parser.add_argument(
-        "--leaderboard", metavar="DIR", type=Path, help="a virtual environment with leaderboard and redis<3"
-    )
-
-
 def find(options: argparse.Namespace, redis_url: str, ids_file: Path) -> tuple[list[Peer], list[str]]:
     """Return those that run here, and for each other one a sentence that says why not."""
     peers, missing = [], []

@@ -1,7 +1,7 @@
 """
 A bare handler of the same server and framework that returns constant bytes: what the machine could do at most.
 
-    python -m _benchmark.ceiling PORT WORKERS DIRECTORY
+    python -m service.benchmark.ceiling PORT WORKERS DIRECTORY
 
 Each file of the directory is served under its name, by a Litestar handler, with the server's settings of
 `service/__main__.py`; `/asgi/<name>` is the same without a framework.
@@ -66,7 +66,7 @@ def main(port: str, workers: str, directory: str) -> None:
     if sys.platform == "linux":
         multiprocessing.set_start_method("fork", force=True)
     MPServer(
-        "_benchmark.ceiling:application",
+        "service.benchmark.ceiling:application",
         factory=True,
         address="127.0.0.1",
         port=int(port),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.progress import progress
-from service.settings import cores
 
 from . import load, servers
 from .environment import describe
@@ -30,15 +29,6 @@ MIX = {"rank": 65, "user": 10, "page-25": 8, "page-100": 4, "neighbors": 6, "ran
 """Percent of the requests."""
 _LINES = 200_000
 _STRETCHES = 120
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this part can be told."""
-    parser.add_argument("--users", metavar="N", type=int, default=1_000_000, help="users on the board (%(default)s)")
-    parser.add_argument("--connections", metavar="N", type=int, default=64, help="(%(default)s)")
-    parser.add_argument("--minutes", metavar="M", type=float, default=60, help="of load (%(default)s)")
-    parser.add_argument("--workers", metavar="N", type=int, default=cores(), help="processes that serve (one per core)")
-    parser.add_argument("--generator", choices=("auto", "wrk", "built-in"), default="auto", help="what makes the load")
 
 
 def run(options: argparse.Namespace, database_url: str, redis_url: str) -> SoakResult:

@@ -45,14 +45,6 @@ _MOST_ASKED = 1_000_000
 _SIZES = "10000,100000,1000000"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this part can be told."""
-    parser.add_argument("--sizes", metavar="N,N...", default=_SIZES, help="users on the board (%(default)s)")
-    parser.add_argument("--seconds", metavar="S", type=float, default=1, help="of each way, a round (%(default)s)")
-    parser.add_argument("--rounds", metavar="N", type=int, default=3, help="(%(default)s)")
-    peers.add_arguments(parser)
-
-
 def run(options: argparse.Namespace, database_url: str, redis_url: str) -> RankResult:
     """Measure over the stores of these servers."""
     try:

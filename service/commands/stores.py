@@ -1,30 +1,18 @@
-"""Which stores a script talks to: those that the environment names, or the embedded pair over a directory."""
+"""Which stores a command talks to: those that the environment names, or the embedded pair over a directory."""
 
 from __future__ import annotations
 
-import _venv
-
-# isort: split
 import os
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service import checkout
 from service.embedded import open_pair
 from service.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
-
-HELP = """\
-The stores are those that DATABASE_URL and REDIS_URL name; with --data, or when neither is set, the embedded pair
-over that directory, which is started meanwhile if it does not run."""
-
-
-def add_option(parser: argparse.ArgumentParser) -> None:
-    """Let the operator say `--data DIR`."""
-    parser.add_argument("--data", metavar="DIR", type=Path, help="use the embedded pair over this directory (.ladder)")
+    from pathlib import Path
 
 
 @contextmanager
@@ -42,7 +30,7 @@ def chosen(data: Path | None, *, make: bool = False, board: bool = True) -> Iter
         settings = Settings.from_env(variables)
         yield settings.database_url, settings.redis_url
         return
-    data = data or _venv.ROOT / ".ladder"
+    data = data or checkout.data_directory()
     if not make and not data.exists():
         message = f"DATABASE_URL and REDIS_URL are not set, and there is no directory {data}"
         raise SettingsError(message)

@@ -1,0 +1,39 @@
+"""
+The command lines of `ladder` and of the scripts: one parser a command.
+
+Everything here imports the standard library alone and runs on Python 3.8, so that help and wrong arguments are
+answered before the dependencies are installed or imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "migrate": "migrate",
+    "reconcile": "reconcile",
+    "import": "import_users",
+    "export": "export_board",
+    "benchmark": "benchmark",
+}
+"""Each subcommand, and the module that holds its parser here and its work in `service/commands`."""
+
+
+def parse(command: str, arguments: Sequence[str], *, program: str) -> argparse.Namespace:
+    """Read the arguments of a command; exits with a sentence, code 2, if they are wrong, and with help, code 0."""
+    module = import_module(f"{__name__}.{COMMANDS[command]}")
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=module.DESCRIPTION,
+        epilog=module.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(program=program)
+    module.add_arguments(parser)
+    return parser.parse_args(arguments)

@@ -1,0 +1,64 @@
+"""The command line of `ladder import`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from service.arguments import stores
+
+DESCRIPTION = """\
+Import a list of users: create the new ones, update the known ones, and wait until the board shows them.
+
+FILE is CSV, gzipped or not, with the header id,username,rating in any order; the column id may be missing, and
+its value may be empty; columns position and rank, as export_board.py writes them, are passed over. Lines are taken in
+their order:
+
+  with an id      that user is created, or gets the rating and, if it differs, the username
+  without an id   the user of that name (case does not count) gets the rating, or is created
+
+Whoever has that rating and username already is not touched. A line is refused, and the others are taken, when a
+value is not exactly what the service accepts, when the username belongs to another user, or when an earlier line
+was taken for the same user or the same username: the first one counts. The refused lines go to FILE.rejects.csv
+(in a dry run to FILE.dry-run.rejects.csv) with their numbers and the reasons. A list of which nothing was refused may be
+imported again, which changes nothing.
+
+Lines are committed 5,000 at a time, each time together with how far the list was taken. Whatever ends an import, a
+power failure too, the same command goes on from there, and ends as if nothing had happened: same users, same counts,
+same file of refused lines. That holds for a week, for as long as FILE has the same contents and that file is there;
+else, and for standard input, an import begins at the first line, which does not touch what was taken already.
+
+A service may go on serving meanwhile. Who is on the 5,000 lines of the moment can be written a fraction of a second
+later, and nobody else notices. Memory is some 110 MB, whatever the size of FILE.
+"""
+EPILOG = f"""\
+{stores.HELP}
+
+exit codes:
+  0    every line was taken
+  1    something failed that should not have
+  2    wrong arguments or variables, or FILE is no list of users
+  3    some lines were refused, all others were taken
+  4    another process imports the same list
+  5    a store is unavailable; what was committed stays, and importing the list again goes on
+  130  interrupted; likewise
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what this command can be told."""
+    parser.add_argument("file", metavar="FILE", help="the list; - reads it from standard input")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check every line, say what would happen, change nothing"
+    )
+    parser.add_argument(
+        "--rejects",
+        metavar="PATH",
+        type=Path,
+        help="where refused lines go (FILE.rejects.csv, in a dry run FILE.dry-run.rejects.csv; FILE is stdin for -)",
+    )
+    parser.add_argument(
+        "--anew", action="store_true", help="begin at the first line, even if an import of this list did not end"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    stores.add_option(parser)

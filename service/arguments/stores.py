@@ -1,0 +1,18 @@
+"""The option that chooses the stores, which all commands but `serve` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+HELP = """\
+The stores are those that DATABASE_URL and REDIS_URL name; with --data, or when neither is set, the embedded pair
+over that directory, which is started meanwhile if it does not run."""
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Let the operator say `--data DIR`."""
+    parser.add_argument("--data", metavar="DIR", type=Path, help="use the embedded pair over this directory (.ladder)")

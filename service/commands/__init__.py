@@ -1,0 +1,1 @@
+"""What `ladder` does: a file a subcommand, each with `run(options)`, which returns the exit code."""

@@ -1,0 +1,40 @@
+"""The program `ladder`: reads which subcommand is asked for, and runs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from service import __version__
+from service.arguments import COMMANDS, parse
+
+_SUMMARIES = """\
+commands:
+  migrate    bring the database's schema up to date
+  reconcile  compare the board in Redis with the users in Postgres, and repair what differs
+  import     create and update users from a CSV file
+  export     write the whole board as CSV
+  benchmark  measure Ladder on this machine
+
+`ladder COMMAND --help` describes each."""
+
+
+def main() -> int:
+    """Run the subcommand that the command line names; returns the exit code."""
+    name, *arguments = sys.argv[1:] or [""]
+    if name in COMMANDS:
+        return run(name, parse(name, arguments, program=f"ladder {name}"))
+    parser = argparse.ArgumentParser(
+        prog="ladder", epilog=_SUMMARIES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"ladder {__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="what to do")
+    parser.parse_args(sys.argv[1:])
+    raise AssertionError
+
+
+def run(command: str, options: argparse.Namespace) -> int:
+    """Run a subcommand whose arguments were read; returns the exit code."""
+    code: int = import_module(f"service.commands.{COMMANDS[command]}").run(options)
+    return code

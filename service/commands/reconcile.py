@@ -1,0 +1,239 @@
+"""`ladder reconcile`: compare the board in Redis with the users in Postgres, and repair what differs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, suppress
+from typing import Literal
+
+import msgspec
+
+from service import failpoints
+from service.commands import stores
+from service.embedded import EmbeddedError
+from service.errors import LadderError, StoreBug, Unavailable, explain
+from service.logs import configure
+from service.progress import Pace, progress
+from service.ranking.drift import DRIFTS, Outcome, Report
+from service.ranking.rating_history import record
+from service.ranking.rebase import rebase
+from service.ranking.reconcile import LockBusy, Reconcile, admitted
+from service.ranking.repair import NotSafe, Terms
+from service.ranking.tail import Tailer
+from service.settings import SettingsError
+from service.store import redis
+from service.store.feed import Feed
+from service.store.history import succeeds
+from service.store.inspection import Inspection
+from service.store.mirror import Mirror, Refused
+from service.store.rating_history import RatingHistory
+
+_OK, _FAILED, _WRONG, _DRIFT, _BUSY, _AWAY, _REFUSED, _INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+_FRESH_MS = 5_000
+"""A board may lag so far behind and is still called up to date in a dry run."""
+_STUCK_SECONDS = 60
+"""So long another process that feeds the board may take to bring it up to date."""
+_NICE = 5
+
+
+def run(options: argparse.Namespace) -> int:
+    """Reconcile and report; returns the exit code."""
+    configure("warning")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    mode, task = _task(options)
+    report = Report(mode=mode, dry_run=options.dry_run)
+    try:
+        failpoints.arm(os.environ)
+        with ExitStack() as stack:
+            database_url, redis_url = stack.enter_context(stores.chosen(options.data))
+            # Whoever serves requests on this machine goes first.
+            os.nice(_NICE)
+            is_complete = False
+            try:
+                report.exit = asyncio.run(task(options, report, database_url, redis_url))
+                is_complete = True
+            except _EXPECTED as error:
+                _blame(error, report, options)
+                # It compared nothing, and has no business with this board: not even to leave word.
+                if isinstance(error, LockBusy | NotSafe):
+                    raise
+            report.duration_ms = int((time.monotonic() - began) * 1000)
+            if mode == "full" and not options.dry_run:
+                asyncio.run(_leave(report, redis_url, is_complete=is_complete))
+    except _EXPECTED as error:
+        _blame(error, report, options)
+    report.duration_ms = int((time.monotonic() - began) * 1000)
+    _print(report, options)
+    return report.exit
+
+
+_EXPECTED = (KeyboardInterrupt, SettingsError, LockBusy, Refused, NotSafe, EmbeddedError, LadderError, OSError)
+
+
+def _blame(error: BaseException, report: Report, options: argparse.Namespace) -> None:
+    """Say in the report what ended the run."""
+    report.error = explain(error)
+    match error:
+        case KeyboardInterrupt():
+            report.exit, report.error = _INTERRUPTED, "Interrupted"
+        case SettingsError():
+            report.exit = _WRONG
+        case LockBusy():
+            report.exit = _OK if options.lock_busy_ok else _BUSY
+        case Refused():
+            report.exit, report.error = _AWAY, "The board was started anew"
+        case NotSafe():
+            report.exit = _REFUSED
+        case Unavailable() | EmbeddedError():
+            report.exit = _AWAY
+        case _:
+            report.exit = _FAILED
+
+
+async def _leave(report: Report, redis_url: str, *, is_complete: bool) -> None:
+    """Leave the report, and whether all was compared, where the service finds it, for /metrics, if Redis takes it."""
+    with suppress(LadderError):
+        async with redis.connect_feed(redis_url) as client:
+            now = time.time()
+            completed_at = now if is_complete else None
+            if completed_at is None and (raw := await Mirror(client).last_reconcile()) is not None:
+                with suppress(msgspec.MsgspecError):
+                    completed_at = msgspec.json.decode(raw, type=Outcome).completed_at
+            await Inspection(client).leave(msgspec.json.encode(Outcome(report, now, completed_at)))
+
+
+_Task = Callable[[argparse.Namespace, Report, str, str], Coroutine[None, None, int]]
+
+
+def _task(options: argparse.Namespace) -> tuple[Literal["full", "incremental", "rebase"], _Task]:
+    if options.rebase:
+        return "rebase", _rebase
+    return ("incremental", _incremental) if options.incremental else ("full", _full)
+
+
+async def _full(options: argparse.Namespace, report: Report, database_url: str, redis_url: str) -> int:
+    terms = Terms(options.dry_run, options.force, options.allow_rewind)
+    failure = None if options.dry_run else await _keep(report, database_url)
+    kept = (report.history_day, report.history_rows, report.history_purged)
+    with progress("Compared", 100) as show:
+        pace = Pace()
+
+        def compared(done: int, total: int) -> None:
+            show(100 * done // max(total, done, 1), f"{done:,} of {total:,}, {pace.words(done, total)}")
+
+        async with redis.connect_feed(redis_url) as client, Feed(database_url) as feed:
+            work = Reconcile(feed, Mirror(client), Inspection(client), terms, progress=compared)
+            try:
+                await work.run()
+            finally:
+                for field in msgspec.structs.fields(Report):
+                    setattr(report, field.name, getattr(work.report, field.name))
+                report.history_day, report.history_rows, report.history_purged = kept
+    if failure:
+        _blame(failure, report, options)
+    verdict = _verdict(report, report.found - report.raced + abs(report.miscount), fail=options.fail_on_drift)
+    return verdict or report.exit
+
+
+async def _keep(report: Report, database_url: str) -> LadderError | None:
+    """Forget old keys and write the history; returns what went wrong, which is no reason not to compare."""
+    try:
+        async with Feed(database_url) as feed:
+            source = await admitted(feed)
+            # An error that left the session would leave the lock to the server, and the comparison asks for it at once.
+            try:
+                await feed.forget()
+                with progress("History", None) as show:
+                    await record(
+                        RatingHistory(feed), report, source=source, progress=lambda rows: show(rows, f"{rows:,} rows")
+                    )
+            except (Unavailable, StoreBug) as error:
+                return error
+    except (Unavailable, StoreBug) as error:
+        return error
+    return None
+
+
+async def _rebase(options: argparse.Namespace, report: Report, database_url: str, _: str) -> int:
+    with progress("Rewritten", 100) as show:
+        async with Feed(database_url) as feed:
+            await rebase(
+                feed,
+                report,
+                dry_run=options.dry_run,
+                progress=lambda done, total: show(100 * min(done, total) // max(total, 1), f"{done:,} of {total:,}"),
+            )
+    return _verdict(report, report.found, fail=options.fail_on_drift)
+
+
+def _verdict(report: Report, drift: int, *, fail: bool) -> int:
+    left = report.remaining or (report.dry_run and report.miscount)
+    return _DRIFT if left or (fail and drift) else _OK
+
+
+async def _incremental(options: argparse.Namespace, report: Report, database_url: str, redis_url: str) -> int:
+    async with redis.connect_feed(redis_url) as client:
+        mirror = Mirror(client)
+        async with Feed(database_url) as feed:
+            report.src = await feed.source()
+        state = await mirror.state()
+        # A running service does the same: after a failover or a restore nobody needs to be asked.
+        if state is not None and not succeeds(report.src, state.source) and not options.force:
+            message = (
+                f"the board mirrors another database ({state.source}) than DATABASE_URL names ({report.src}): correct"
+                " that, or, if this is the right one, add --force"
+            )
+            raise NotSafe(message)
+        if not options.dry_run:
+            await _catch_up(Tailer(database_url, mirror))
+            state = await mirror.state()
+        if state is None:
+            return _DRIFT
+        report.epoch, report.checked, report.lag_ms = state.epoch, state.users, state.lag_ms
+        return _OK if state.ready and state.intact and state.lag_ms <= _FRESH_MS else _DRIFT
+
+
+async def _catch_up(tailer: Tailer) -> None:
+    with progress("Board", None) as show:
+        try:
+            async with asyncio.timeout(_STUCK_SECONDS) as deadline:
+
+                def brought(users: int) -> None:
+                    show(users, f"{users:,} users")
+                    # A load by this process may take as long as it goes on.
+                    if tailer.leading:
+                        deadline.reschedule(asyncio.get_running_loop().time() + _STUCK_SECONDS)
+
+                await tailer.catch_up(progress=brought)
+        except TimeoutError as error:
+            message = f"another process feeds the board and did not bring it up to date in {_STUCK_SECONDS} s"
+            raise LockBusy(message) from error
+
+
+def _print(report: Report, options: argparse.Namespace) -> None:
+    if report.error:
+        print(f"{options.program}: {report.error.rstrip('.')}.", file=sys.stderr)
+    if options.json:
+        print(msgspec.json.encode(report).decode())
+        return
+    if report.error and not report.checked:
+        return
+    if report.mode == "rebase":
+        outcome = f"{report.stale:,} users of another cluster, {report.repaired:,} rewritten, {report.remaining:,} left"
+        print(outcome if report.dry_run or report.error else f"{outcome}; another history has begun")
+        return
+    counts = ", ".join(f"{getattr(report, drift):,} {drift}" for drift in DRIFTS if getattr(report, drift))
+    outcome = f"{report.repaired:,} repaired, {report.raced:,} overtaken, {report.remaining:,} left"
+    print(
+        f"{report.checked:,} users, {f'{counts} ({outcome})' if counts else 'no drift'}"
+        f"{f', size off by {report.miscount:,}' if report.miscount else ''}"
+        f"{f', history of {report.history_day}: {report.history_rows:,} rows' if report.history_day else ''}"
+        f", {report.duration_ms / 1000:.1f} s"
+    )
