@@ -20,7 +20,7 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from service import drain, failpoints, sockets, worker_slots
-from service.errors import LadderError, Unavailable, explain
+from service.errors import LadderError, Misconfigured, Unavailable, explain
 from service.listening import refusal
 from service.logs import configure
 from service.monitoring import reporter
@@ -117,8 +117,17 @@ def main() -> int:
 
 def _serve(settings: Settings) -> int:
     # Whatever counts chooses where to as it is imported: not before there is a place for it.
+    from service.store import redis  # noqa: PLC0415
     from service.store.migrate import migrate  # noqa: PLC0415
 
+    try:
+        asyncio.run(redis.ping(settings.redis_url))
+    except Misconfigured as error:
+        print(f"{explain(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201  the operator's terminal
+        return 2
+    except LadderError:
+        # The service starts without Redis, and its workers log what is wrong.
+        pass
     if settings.migrate_on_start:
         try:
             migrate(settings.database_url)

@@ -11,6 +11,7 @@ Every error that a request can end in, as one tree.
     ├── PreconditionFailed      If-Match names no version that is the current one
     ├── Unavailable             a store cannot be reached or is too slow; nothing was changed, retry later
     │   ├── Overloaded          a bounded queue is full
+    │   ├── Misconfigured       a store answers that it is not what its variable says; only another value helps
     │   └── NotReady            the mirror answers but must not be believed yet; Postgres is asked instead
     │       └── Behind          the mirror has not got a write that the answer must show
     ├── UnsupportedMediaType    the body is not JSON in UTF-8
@@ -73,6 +74,10 @@ class Unavailable(LadderError):
 
 class Overloaded(Unavailable):
     """Too many requests are waiting; nothing was changed."""
+
+
+class Misconfigured(Unavailable):
+    """A variable names a store that cannot be used; only another value helps."""
 
 
 class NotReady(Unavailable):

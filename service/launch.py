@@ -125,7 +125,7 @@ def _run(options: argparse.Namespace, service: Sequence[str], stop: StopRequest)
     environment = _environment(options)
     embedded = "DATABASE_URL" not in environment
     # Before anything is started: a mistake is told at once.
-    settings = _checked({"DATABASE_URL": "postgresql://", "REDIS_URL": "unix:///none", **environment})
+    settings = _checked({"DATABASE_URL": "postgresql:///ladder", "REDIS_URL": "unix:///none", **environment})
     if sentence := refusal(settings.host, settings.port):
         raise _Refused(sentence, _WRONG)
     with contextlib.ExitStack() as stack:

@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str
     """The system of record: `postgresql://user@host/database`, the primary, Postgres 14 or newer."""
     redis_url: str
-    """The mirror: `redis://`, `rediss://` or `unix://`, Redis 7.0 or Valkey 7.2 or newer, the master."""
+    """The mirror: `redis://`, `rediss://`, `valkey://`, `valkeys://` or `unix://`, Redis 7.0 or Valkey 7.2 or newer, the master."""
     host: str = "127.0.0.1"
     """The address to listen on. Anything but loopback needs `API_KEYS` or `ALLOW_ANONYMOUS_WRITES`."""
     port: int = 8080
@@ -80,17 +80,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Read and check the variables; raises `SettingsError` for the first that is missing or wrong."""
         values: dict[str, Any] = {}
-        for name, read in _READERS.items():
-            text = env.get(name.upper(), "")
-            if text:
-                try:
-                    values[name] = read(text)
-                except ValueError as error:
-                    message = f"{name.upper()} {error}."
-                    raise SettingsError(message) from None
-            elif name in ("database_url", "redis_url"):
-                message = f"{name.upper()} is not set."
-                raise SettingsError(message)
+        for name in _READERS:
+            if env.get(name.upper(), "") or name in ("database_url", "redis_url"):
+                values[name] = read_variable(name, env)
         settings = cls(**values)
         if not (_is_loopback(settings.host) or settings.api_keys or settings.allow_anonymous_writes):
             message = (
@@ -99,6 +91,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             )
             raise SettingsError(message)
         return settings
+
+
+def read_variable(name: str, env: Mapping[str, str]) -> Any:
+    """Read and check the variable of one field; raises `SettingsError` if it is missing, empty or wrong."""
+    variable = name.upper()
+    text = env.get(variable, "")
+    if not text:
+        message = f"{variable} is not set."
+        if any(key.strip("\ufeff \t\r") == variable != key for key in env):
+            message = f"{variable} is not set: its name has a byte order mark or a blank beside it."
+        raise SettingsError(message)
+    try:
+        _check_edges(text)
+        return _READERS[name](text)
+    except ValueError as error:
+        message = f"{variable} {error}."
+        raise SettingsError(message) from None
+
+
+def _check_edges(text: str) -> None:
+    """Refuse what the way from an editor through an env file leaves around a value; a secret would silently be another."""
+    if text.endswith("\r"):
+        message = "must have no carriage return at its end: the file that it comes from has Windows' line ends"
+    elif text.startswith("\ufeff"):
+        message = "must have no byte order mark before it"
+    elif text != text.strip():
+        message = "must have no blanks around it"
+    elif len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+        message = "must have no quotes around it: docker --env-file takes them for a part of the value"
+    else:
+        return
+    raise ValueError(message)
 
 
 def _is_loopback(host: str) -> bool:

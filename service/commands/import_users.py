@@ -21,7 +21,7 @@ import msgspec
 from service.commands import stores
 from service.commands.following import following
 from service.embedded import EmbeddedError
-from service.errors import LadderError, OutcomeUnknown, Unavailable, explain
+from service.errors import LadderError, Misconfigured, OutcomeUnknown, Unavailable, explain
 from service.logs import configure
 from service.progress import Pace, progress
 from service.ranking.bulk import CHUNK_LINES, Line, Outcome, take
@@ -86,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
         code, result.error = _INTERRUPTED, "Interrupted"
     except (Unusable, BadList, SettingsError) as error:
         code, result.error = _WRONG, str(error)
+    except Misconfigured as error:
+        code, result.error = _WRONG, explain(error)
     except Busy as error:
         code, result.error = _BUSY, str(error)
     except (Unavailable, OutcomeUnknown, EmbeddedError) as error:

@@ -7,17 +7,20 @@ import os
 import sys
 
 from service.errors import LadderError, Unavailable, explain
+from service.settings import SettingsError, read_variable
 from service.store.migrate import migrate
 
 
 def run(_: argparse.Namespace) -> int:
     """Apply what is pending, and say what that was; returns the exit code."""
-    url = os.environ.get("DATABASE_URL", "")
-    if not url.startswith(("postgresql://", "postgres://")):
-        print("DATABASE_URL must be a URL that starts with postgresql://.", file=sys.stderr)
-        return 2
     try:
-        applied = migrate(url)
+        if os.environ.get("REDIS_URL"):
+            # Not needed here, but a slip in it would stop the service that is started next.
+            read_variable("redis_url", os.environ)
+        applied = migrate(read_variable("database_url", os.environ))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
     except Unavailable as error:
         print(f"{explain(error).rstrip('.')}.", file=sys.stderr)
         return 5

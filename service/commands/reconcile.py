@@ -17,7 +17,7 @@ import msgspec
 from service import failpoints
 from service.commands import stores
 from service.embedded import EmbeddedError
-from service.errors import LadderError, StoreBug, Unavailable, explain
+from service.errors import LadderError, Misconfigured, StoreBug, Unavailable, explain
 from service.logs import configure
 from service.progress import Pace, progress
 from service.ranking.drift import DRIFTS, Outcome, Report
@@ -83,7 +83,7 @@ def _blame(error: BaseException, report: Report, options: argparse.Namespace) ->
     match error:
         case KeyboardInterrupt():
             report.exit, report.error = _INTERRUPTED, "Interrupted"
-        case SettingsError():
+        case SettingsError() | Misconfigured():
             report.exit = _WRONG
         case LockBusy():
             report.exit = _OK if options.lock_busy_ok else _BUSY

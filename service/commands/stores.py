@@ -20,13 +20,14 @@ def chosen(data: Path | None, *, make: bool = False, board: bool = True) -> Iter
     """
     Give the URLs of Postgres and Redis, for as long as an embedded pair may have to run.
 
-    A directory that is not there is made only with `make`; who needs no `board` may leave REDIS_URL out. Raises
-    `SettingsError` for variables or a directory that cannot be used, `EmbeddedError` for a pair that does not start.
+    A directory that is not there is made only with `make`; who needs no `board` may leave REDIS_URL out, but a wrong
+    one is refused. Raises `SettingsError` for variables or a directory that cannot be used, `EmbeddedError` for a pair
+    that does not start.
     """
     variables = {name: os.environ.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
     if data is None and any(variables.values()):
         if not board:
-            variables["REDIS_URL"] = "unix:///none"
+            variables["REDIS_URL"] = variables["REDIS_URL"] or "unix:///none"
         settings = Settings.from_env(variables)
         yield settings.database_url, settings.redis_url
         return

@@ -11,7 +11,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from service.errors import NotReady, StoreBug, Unavailable
+from service.errors import Misconfigured, NotReady, StoreBug, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -57,6 +57,13 @@ def connect(url: str, *, answer_seconds: float = ANSWER_SECONDS, connections: in
     return client
 
 
+async def ping(url: str) -> None:
+    """Ask once whether Redis answers; raises `Unavailable`, which is `Misconfigured` when waiting would not help."""
+    with translated():
+        async with connect_feed(url) as client:
+            await client.ping()
+
+
 class _Packing:
     """A connection that has a pipeline's arguments packed in C; redis-py's own loop takes ten times as long."""
 
@@ -98,6 +105,7 @@ _TRANSIENT_CLASSES = (
     exceptions.MasterDownError,
     OSError,
 )
+_NO_SUCH_DATABASE = ("DB index is out of range", "invalid DB index", "SELECT is not allowed in cluster mode")
 _TRANSIENT_WORDS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ", "READONLY ", "LOADING ", "UNBLOCKED ")
 
 
@@ -107,6 +115,9 @@ def translate(error: BaseException) -> Exception:
     text = str(error).rpartition("caused error: ('")[2]
     if isinstance(error, exceptions.TimeoutError):
         return Unavailable("Redis did not answer in time")
+    # Over a Unix socket redis-py wraps this answer in a ConnectionError.
+    if text.startswith(_NO_SUCH_DATABASE):
+        return Misconfigured("REDIS_URL names a database that this Redis does not have")
     if isinstance(error, _TRANSIENT_CLASSES) or text.startswith(_TRANSIENT_WORDS):
         return Unavailable(f"Redis cannot be used now ({type(error).__name__})")
     if text.startswith("WRONGTYPE"):

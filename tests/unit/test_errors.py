@@ -18,6 +18,7 @@ from service.errors import (
     Behind,
     Invalid,
     LadderError,
+    Misconfigured,
     NotFound,
     NotReady,
     OutcomeUnknown,
@@ -68,7 +69,9 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 def test_what_changed_nothing_may_be_retried() -> None:
     """`Unavailable` says so, so nothing whose outcome is unknown may derive from it."""
-    assert {Overloaded, NotReady, Behind} == {kind for kind in KINDS if issubclass(kind, Unavailable)} - {Unavailable}
+    assert {Overloaded, Misconfigured, NotReady, Behind} == {
+        kind for kind in KINDS if issubclass(kind, Unavailable)
+    } - {Unavailable}
 
 
 # psycopg
@@ -201,6 +204,17 @@ def test_a_redis_that_cannot_serve_now_is_unavailable(answer: str) -> None:
 def test_an_answer_that_should_never_be_is_a_defect(answer: str) -> None:
     """It is not retried and not worked around, but logged."""
     assert StoreBug is type(redis.translate(BaseParser.parse_error(answer)))
+
+
+@pytest.mark.parametrize(
+    "answer", ["ERR DB index is out of range", "ERR invalid DB index", "ERR SELECT is not allowed in cluster mode"]
+)
+def test_a_database_that_redis_does_not_have_is_a_wrong_variable(answer: str) -> None:
+    """Waiting for it would not help."""
+    for said in (BaseParser.parse_error(answer), RedisConnectionError(answer.removeprefix("ERR "))):
+        error = redis.translate(said)
+        assert Misconfigured is type(error)
+        assert str(error).startswith("REDIS_URL ")
 
 
 def test_a_key_of_another_type_is_a_board_that_is_not_ready() -> None:

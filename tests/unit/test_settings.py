@@ -27,7 +27,9 @@ GOOD: dict[str, list[tuple[str, Any]]] = {
         )
     ],
     "REDIS_URL": [
-        (url, url) for url in ("redis://cache", "rediss://user:geheim@cache:6380/1", "unix:///tmp/valkey.sock?db=0")
+        *((url, url) for url in ("redis://cache", "rediss://user:geheim@cache:6380/1", "unix:///tmp/valkey.sock?db=0")),
+        ("valkey://:geheim@cache:6379/1", "redis://:geheim@cache:6379/1"),
+        ("valkeys://cache", "rediss://cache"),
     ],
     "HOST": [("127.0.0.1", "127.0.0.1"), ("127.8.8.8", "127.8.8.8"), ("::1", "::1"), ("localhost", "localhost")],
     "PORT": [("1", 1), ("8080", 8080), ("65535", 65535)],
@@ -71,6 +73,7 @@ BAD = {
         *(f"postgresql://{wrong}/x" for wrong in ("%zz", "h:0", "h:65536", "h1:5432,h2:70000", "h1:a,h2:1", "h:5²")),
         *("postgresql://h1,h2,h3/x?port=1,2", "postgresql://h1,h2/x?target_session_attrs=standby"),
         *("postgresql://h/x?target_session_attrs=prefer-standby", "postgresql:h", "postgresql"),
+        *(" postgresql://h/x", "postgresql://h/x\r", "\ufeffpostgresql://h/x", "'postgresql://h/x'"),
     ],
     "REDIS_URL": [
         *("cache", "cache:6379", "http://cache", "postgresql://cache", "redis", "1", "unix://", "unix:///"),
@@ -83,7 +86,7 @@ BAD = {
     "MIGRATE_ON_START": ["True", "yes", "1", "0", "on", "false "],
     "ALLOW_ANONYMOUS_WRITES": ["True", "yes", "1", "0", "on", "false "],
     "CHECK_SAMPLE": ["2", "1.1", "-0.1", "1e-3", ".5", "nan", "x"],
-    "CURSOR_SECRET": ["short", "0123456789abcde"],
+    "CURSOR_SECRET": ["short", "0123456789abcde", "0123456789abcdef\r", "'0123456789abcdef'"],
     "API_KEYS": ["secret", "0a" * 31, "0a" * 33, "0g" * 32, "0a" * 32 + ",", ",", "*"],
     "CORS_ALLOW_ORIGINS": [
         "*",
@@ -134,7 +137,7 @@ def test_a_bad_value_is_refused_by_name(name: str, text: str) -> None:
     """In one line that names the variable and says what it must be."""
     message = refused(**{name: text})
 
-    assert re.fullmatch(rf"{name} must (be|have) [^\n]+\.", message)
+    assert re.fullmatch(rf"{name} must (be|have|name|start) [^\n]+\.", message)
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
