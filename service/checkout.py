@@ -11,11 +11,15 @@ IS_CHECKOUT = (ROOT / "scripts" / "server").is_file()
 
 
 def data_directory() -> Path:
-    """Return where the embedded pair keeps its data unless told otherwise; raises RuntimeError without a home."""
+    """Return where the embedded pair keeps its data unless told otherwise."""
     if IS_CHECKOUT:
         return ROOT / ".ladder"
     shared = Path(os.environ.get("XDG_DATA_HOME", ""))
-    return (shared if shared.is_absolute() else Path.home() / ".local" / "share") / "ladder"
+    try:
+        return (shared if shared.is_absolute() else Path.home() / ".local" / "share") / "ladder"
+    except RuntimeError:
+        # An account without a home, as in a container.
+        return Path(".ladder").absolute()
 
 
 def import_path(own: str | None) -> dict[str, str]:

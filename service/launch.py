@@ -10,7 +10,6 @@ variables, or a port in use. A service that ends before it is ready passes on it
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import os
@@ -18,9 +17,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from service import checkout
+from service.arguments import parse
+from service.arguments.serve import EMBEDDED_DEMO_USERS
 from service.errors import LadderError
 from service.listening import refusal
 from service.parent_death import spawn
@@ -28,17 +29,15 @@ from service.settings import Settings, SettingsError
 from service.stop_request import Stopped, StopRequest
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
 SERVICE = (sys.executable, "-P", "-m", "service")
 TRAFFIC = (sys.executable, "-P", "-m", "service.demo_traffic")
 
 _FAILED = 1
 _WRONG = 2
-_EMBEDDED_DEMO_USERS = 10_000
-_MAX_DEMO_USERS = 100_000_000
-_DEMO_MATCHES, _MAX_DEMO_MATCHES = 3, 1000
 _READY_SECONDS = 60.0
 _ANSWER_SECONDS = 2.0
 _GRACE_SECONDS = 10.0
@@ -55,10 +54,15 @@ class _Refused(Exception):
 
 
 def main(arguments: Sequence[str] | None = None, *, service: Sequence[str] = SERVICE) -> int:
+    """Run Ladder as these arguments say, those of this process by default."""
+    return run(parse("serve", sys.argv[1:] if arguments is None else arguments, program="scripts/server"), service)
+
+
+def run(options: argparse.Namespace, service: Sequence[str] = SERVICE) -> int:
     """Run Ladder until SIGINT or SIGTERM and return the exit code; `service` is the command that serves."""
     stop = StopRequest()
     try:
-        _run(_parse(arguments), service, stop)
+        _run(options, service, stop)
     except Stopped:
         return 0
     except _Refused as refused:
@@ -66,59 +70,6 @@ def main(arguments: Sequence[str] | None = None, *, service: Sequence[str] = SER
             print(refused, file=sys.stderr)  # noqa: T201 - a program for a terminal
         return refused.code
     return 0
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        sentence = f"{self.prog}: {message}."
-        raise _Refused(sentence, _WRONG)
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
-        prog="scripts/server",
-        allow_abbrev=False,
-        description="Run Ladder until Ctrl-C, with the stores that DATABASE_URL and REDIS_URL name or, when these are"
-        " not set, with a PostgreSQL and a Valkey of its own.",
-    )
-    # Host, port and workers are checked where every variable is: they reach the service as HOST, PORT and WORKERS.
-    parser.add_argument("--host", metavar="H", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", metavar="P", default="8080", help="port to listen on (%(default)s)")
-    parser.add_argument(
-        "--data", metavar="DIR", type=Path, default=ROOT / ".ladder", help="where its own stores keep data (.ladder)"
-    )
-    parser.add_argument(
-        "--demo-users",
-        metavar="N",
-        type=_count,
-        help=f"fill an empty database with N made-up users ({_EMBEDDED_DEMO_USERS} in a store of its own, else 0)",
-    )
-    parser.add_argument(
-        "--demo-traffic",
-        metavar="N",
-        type=_matches,
-        nargs="?",
-        const=_DEMO_MATCHES,
-        help=f"let the users play N matches a second ({_DEMO_MATCHES}), through the API; if that needs a key"
-        " (API_KEYS), it is taken from LADDER_DEMO_KEY",
-    )
-    parser.add_argument("--workers", metavar="N", help="processes that serve (one per core)")
-    return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    return _number(text, 0, _MAX_DEMO_USERS)
-
-
-def _matches(text: str) -> int:
-    return _number(text, 1, _MAX_DEMO_MATCHES)
-
-
-def _number(text: str, low: int, high: int) -> int:
-    if not (text.isascii() and text.isdecimal() and low <= int(text[:10]) <= high):
-        message = f"must be a whole number from {low} to {high}, not {text!r}"
-        raise argparse.ArgumentTypeError(message)
-    return int(text)
 
 
 def _run(options: argparse.Namespace, service: Sequence[str], stop: StopRequest) -> None:
@@ -130,10 +81,10 @@ def _run(options: argparse.Namespace, service: Sequence[str], stop: StopRequest)
         raise _Refused(sentence, _WRONG)
     with contextlib.ExitStack() as stack:
         if embedded:
-            environment |= stack.enter_context(_embedded_stores(options.data))
+            environment |= stack.enter_context(_embedded_stores(options.data or checkout.data_directory()))
             stack.callback(stop.ignore)
         stop.check()
-        users = options.demo_users if options.demo_users is not None else _EMBEDDED_DEMO_USERS if embedded else 0
+        users = options.demo_users if options.demo_users is not None else EMBEDDED_DEMO_USERS if embedded else 0
         if users:
             _fill(environment["DATABASE_URL"], users)
         stop.check()
@@ -159,8 +110,7 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
     environment = {"DRAIN_SECONDS": "0", **environment, "HOST": options.host, "PORT": options.port}
     if options.workers is not None:
         environment["WORKERS"] = options.workers
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
-    return environment
+    return environment | checkout.import_path(environment.get("PYTHONPATH"))
 
 
 def _checked(environment: dict[str, str]) -> Settings:

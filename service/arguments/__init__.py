@@ -15,19 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
+    "serve": "serve",
     "migrate": "migrate",
     "reconcile": "reconcile",
     "import": "import_users",
     "export": "export_board",
     "benchmark": "benchmark",
 }
-"""Each subcommand, and the module that holds its parser here and its work in `service/commands`."""
+"""Each subcommand, and the module that holds its parser here and (but for `serve`) its work in `service/commands`."""
 
 
 def parse(command: str, arguments: Sequence[str], *, program: str) -> argparse.Namespace:
     """Read the arguments of a command; exits with a sentence, code 2, if they are wrong, and with help, code 0."""
     module = import_module(f"{__name__}.{COMMANDS[command]}")
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = getattr(module, "Parser", argparse.ArgumentParser)(
         prog=program,
         description=module.DESCRIPTION,
         epilog=module.EPILOG,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.checkout import IS_CHECKOUT
+
 if TYPE_CHECKING:
     import argparse
 
@@ -13,6 +15,11 @@ The stores are those that DATABASE_URL and REDIS_URL name; with --data, or when 
 over that directory, which is started meanwhile if it does not run."""
 
 
+DEFAULT = ".ladder" if IS_CHECKOUT else "~/.local/share/ladder"
+
+
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Let the operator say `--data DIR`."""
-    parser.add_argument("--data", metavar="DIR", type=Path, help="use the embedded pair over this directory (.ladder)")
+    parser.add_argument(
+        "--data", metavar="DIR", type=Path, help=f"use the embedded pair over this directory ({DEFAULT})"
+    )

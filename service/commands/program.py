@@ -11,6 +11,7 @@ from service.arguments import COMMANDS, parse
 
 _SUMMARIES = """\
 commands:
+  serve      run the service, with stores of its own unless the environment names some
   migrate    bring the database's schema up to date
   reconcile  compare the board in Redis with the users in Postgres, and repair what differs
   import     create and update users from a CSV file
@@ -36,5 +37,6 @@ def main() -> int:
 
 def run(command: str, options: argparse.Namespace) -> int:
     """Run a subcommand whose arguments were read; returns the exit code."""
-    code: int = import_module(f"service.commands.{COMMANDS[command]}").run(options)
+    module = "service.launch" if command == "serve" else f"service.commands.{COMMANDS[command]}"
+    code: int = import_module(module).run(options)
     return code

