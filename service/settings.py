@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import msgspec
 
+from service.cpus import usable_cpus
 from service.urls import postgres_url, redis_url
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_MAX_WORKERS = 64
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -23,9 +24,8 @@ class SettingsError(Exception):
     """A variable is missing or wrong; the message is one sentence that names it."""
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _default_workers() -> int:
+    return min(usable_cpus(), _MAX_WORKERS)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The address to listen on. Anything but loopback needs `API_KEYS` or `ALLOW_ANONYMOUS_WRITES`."""
     port: int = 8080
     """The TCP port to listen on, 1..65535."""
-    workers: int = msgspec.field(default_factory=cores)
-    """Processes that serve requests, 1..64; one per core by default."""
+    workers: int = msgspec.field(default_factory=_default_workers)
+    """Processes that serve requests, 1..64; by default one per core that the machine and its cgroup's CPU quota allow."""
     log_level: LogLevel = "info"
     """The least severe level that is logged: debug, info, warning or error."""
     migrate_on_start: bool = True
@@ -224,7 +224,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "redis_url": redis_url,
     "host": _host,
     "port": _whole(1, 65535),
-    "workers": _whole(1, 64),
+    "workers": _whole(1, _MAX_WORKERS),
     "log_level": _level,
     "migrate_on_start": _flag,
     "allow_anonymous_writes": _flag,

@@ -12,7 +12,7 @@ import psycopg
 import redis
 
 from service.checkout import ROOT
-from service.settings import cores
+from service.cpus import usable_cpus
 
 from .results import Environment
 
@@ -34,7 +34,7 @@ def describe_here(*, postgres: str = "not asked", mirror: str = "not asked") -> 
     """Ask the machine."""
     return Environment(
         cpu=_cpu(),
-        cores=cores(),
+        cores=usable_cpus(),
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         kernel=f"{platform.system()} {platform.release().partition('-')[0]}",
         python=platform.python_version(),

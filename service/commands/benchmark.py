@@ -17,10 +17,11 @@ from service.benchmark.load import GeneratorFailed
 from service.benchmark.servers import ServiceFailed
 from service.benchmark.stores import Unusable
 from service.commands import stores
+from service.cpus import usable_cpus
 from service.embedded import EmbeddedError
 from service.errors import LadderError, OutcomeUnknown, Unavailable, explain
 from service.logs import configure
-from service.settings import SettingsError, cores
+from service.settings import SettingsError
 
 
 class Part(Protocol):
@@ -37,7 +38,7 @@ _PARTS: dict[str, Part] = {"rank": rank, "http": over_http, "write": writes, "so
 def run(options: argparse.Namespace) -> int:
     """Measure and report; returns the exit code."""
     if "workers" in options and options.workers is None:
-        options.workers = cores()
+        options.workers = usable_cpus()
     configure("warning")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.settings import Settings, SettingsError, cores
+from service import settings as settings_module
+from service.cpus import usable_cpus
+from service.settings import Settings, SettingsError
 
 NEEDED = {"DATABASE_URL": "postgresql://ladder:geheim@db/ladder", "REDIS_URL": "redis://:geheim@cache:6379/0"}
 GOOD: dict[str, list[tuple[str, Any]]] = {
@@ -208,7 +210,7 @@ def test_defaults_are_those_of_a_laptop() -> None:
     assert expected == Settings.from_env(
         {**NEEDED, **dict.fromkeys(set(GOOD) - set(NEEDED), ""), "port": "1", "X": "1"}
     )
-    assert ("127.0.0.1", 8080, "info", True, False, None, cores()) == (
+    assert ("127.0.0.1", 8080, "info", True, False, None, min(usable_cpus(), 64)) == (
         expected.host,
         expected.port,
         expected.log_level,
@@ -219,9 +221,11 @@ def test_defaults_are_those_of_a_laptop() -> None:
     )
 
 
-def test_there_is_a_core_to_run_on() -> None:
-    """One worker at least."""
-    assert cores() >= 1
+def test_more_processors_than_workers_are_allowed_make_the_most_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default keeps to the range that the variable has."""
+    monkeypatch.setattr(settings_module, "usable_cpus", lambda: 192)
+
+    assert Settings.from_env(NEEDED).workers == 64
 
 
 def test_settings_stay_as_they_were_read() -> None:
