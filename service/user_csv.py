@@ -2,9 +2,9 @@
 Reads a list of users: CSV, or gzipped CSV, with the header `id,username,rating`; writes down what was refused of it.
 
 The columns may stand in any order and `id` may be missing; `position` and `rank`, which an export has, are passed over.
-One line is one user; nothing is coerced: a value
-that is not exactly what the service would accept makes its line a refused one. Memory does not grow with the
-list, nor with the length of a line.
+Case and white space in the header do not count, and its columns may be separated by commas, semicolons or tabs.
+One line is one user; no value is coerced: one that the service would not accept refuses its line. Memory does not grow
+with the list, nor with the length of a line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ MAX_LINE_BYTES = 1000
 _RATING = re.compile(r"[1-9][0-9]{2,3}\Z")
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 18
-_NEEDED, _OPTIONAL = {"username", "rating"}, {"id", "position", "rank"}
+_NEEDED, _OPTIONAL = ("username", "rating"), ("id", "position", "rank")
+_SEPARATORS = (",", ";", "\t")
+_SEPARATOR_LINE = re.compile(rb"sep=([,;\t])\Z", re.IGNORECASE)
+"""What Excel writes in front of the header."""
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class BadList(Exception):
@@ -59,8 +63,14 @@ class UserCsv:
     def __init__(self, file: BinaryIO) -> None:
         self._file = _unpacked(file)
         self._number = 0
-        self._columns = _header(self._next_line().removeprefix(b"\xef\xbb\xbf"))
-        self._good = _good(self._columns)
+        first = self._next_line().removeprefix(b"\xef\xbb\xbf")
+        if named := _SEPARATOR_LINE.match(first.rstrip(b"\r\n")):
+            self._separator = named[1].decode()
+            first = self._next_line()
+        else:
+            self._separator = _separator(first)
+        self._columns = _header(first, self._separator)
+        self._good = _good(self._columns, self._separator)
 
     def __iter__(self) -> Iterator[Record]:
         while raw := self._next_line():
@@ -93,7 +103,7 @@ class UserCsv:
         if len(raw) >= MAX_LINE_BYTES:
             return f"longer than {MAX_LINE_BYTES} bytes"
         try:
-            values = _values(raw.decode())
+            values = _values(raw.decode(), self._separator)
         except UnicodeDecodeError:
             return "not UTF-8"
         if values is None:
@@ -212,40 +222,78 @@ def _unpacked(file: BinaryIO) -> BinaryIO:
     return cast("BinaryIO", buffered)
 
 
-def _header(raw: bytes) -> list[str]:
-    columns = _values(raw.rstrip(b"\r\n").decode(errors="replace")) or []
-    given = set(columns)
-    if len(columns) != len(given) or not _NEEDED <= given <= _NEEDED | _OPTIONAL:
-        message = f"the first line must be the header id,username,rating (id may be left out), not {raw[:80]!r}"
+def _separator(header: bytes) -> str:
+    """Return what separates the columns of a header: the first of the known separators that it holds."""
+    return next((each for each in _SEPARATORS if each.encode() in header), ",")
+
+
+def _header(raw: bytes, separator: str) -> list[str]:
+    """Return the names of the columns; raises `BadList` with a sentence that names what is wrong."""
+    line = raw.rstrip(b"\r\n")
+    if raw.startswith(_UTF_16) or b"\0" in raw:
+        message = "the file is in UTF-16 or is not text: save it as CSV in UTF-8"
+        raise BadList(message)
+    if b"\r" in line:
+        message = "the lines of the file end in CR alone: save it with the line ends LF or CRLF"
+        raise BadList(message)
+    try:
+        columns = [name.strip().lower() for name in _values(line.decode(), separator) or []]
+    except UnicodeDecodeError:
+        message = "the first line is not UTF-8: save the file as CSV in UTF-8"
+        raise BadList(message) from None
+    if problem := _column_problem(columns):
+        message = f"the first line must be the header id,username,rating (id may be left out): {problem}"
         raise BadList(message)
     return columns
 
 
-def _good(columns: list[str]) -> Callable[[bytes], re.Match[bytes] | None]:
+def _column_problem(columns: list[str]) -> str:
+    """Say what is wrong with the columns of a header, "" if nothing is."""
+    known = (*_NEEDED, *_OPTIONAL)
+    for place, name in enumerate(columns, start=1):
+        if columns.count(name) > 1 and name:
+            return f"it has the column {name} twice"
+        if name in known:
+            continue
+        # Without a single known column the line is hardly a header.
+        if set(columns).isdisjoint(known):
+            return "it has none of these columns" if any(columns) else "it is empty"
+        if not name:
+            return f"its column {place} has no name"
+        return f"it has the unknown column {name[:40]!r}; remove that column"
+    missing = [name for name in _NEEDED if name not in columns]
+    return f"it lacks the column {missing[0]}" if missing else ""
+
+
+def _good(columns: list[str], separator: str) -> Callable[[bytes], re.Match[bytes] | None]:
     """Return what tells whether a line is a good one of these columns, without quotes, and if so its values."""
     shapes = {
         "id": rb"(?P<id>(?:[A-Za-z0-9_.:-]{1,64})?)",
         "username": rb"(?P<username>[A-Za-z0-9_.-]{3,32})",
         "rating": rb"(?P<rating>[1-9][0-9]{2,3})",
     }
-    pattern = rb",".join(shapes.get(column, rb'[^,"\x80-\xff]*') for column in columns)
+    between = separator.encode()
+    pattern = between.join(shapes.get(column, rb'[^"\x80-\xff' + between + rb"]*") for column in columns)
     # A value for the id also where there is no column for it.
     prefix = b"" if "id" in columns else rb"(?P<id>)"
     match = re.compile(prefix + pattern + rb"\Z").match
     return lambda raw: found if len(raw) < MAX_LINE_BYTES and (found := match(raw)) else None
 
 
-def _values(text: str) -> list[str] | None:
+def _values(text: str, separator: str) -> list[str] | None:
     if '"' not in text:
-        return text.split(",")
+        return text.split(separator)
     try:
         # Strict, and one line at a time: an unclosed quote must not swallow the rest of the list.
-        return next(csv.reader([text], strict=True))
+        return next(csv.reader([text], strict=True, delimiter=separator))
     except csv.Error:
         return None
 
 
 def _line(number: int, user_id: str, username: str, rating: str) -> Line | str:
+    for name, value in (("id", user_id), ("username", username), ("rating", rating)):
+        if value != value.strip():
+            return f"the {name} begins or ends with white space"
     if user_id and not USER_ID.match(user_id):
         return "the id must be 1 to 64 characters of A-Z a-z 0-9 _ . : -"
     if user_id in RESERVED_IDS:

@@ -10,9 +10,9 @@ from service.arguments import stores
 DESCRIPTION = """\
 Import a list of users: create the new ones, update the known ones, and wait until the board shows them.
 
-FILE is CSV, gzipped or not, with the header id,username,rating in any order; the column id may be missing, and
-its value may be empty; columns position and rank, as export_board.py writes them, are passed over. Lines are taken in
-their order:
+FILE is CSV in UTF-8, gzipped or not, separated by commas, semicolons or tabs, with the header id,username,rating in any
+order and case; the column id may be missing, and its value may be empty; columns position and rank, as export_board.py
+writes them, are passed over. Lines are taken in their order:
 
   with an id      that user is created, or gets the rating and, if it differs, the username
   without an id   the user of that name (case does not count) gets the rating, or is created

@@ -29,8 +29,11 @@ def contents(data: bytes) -> list[Line | str]:
         b"\xef\xbb\xbf" + HEADER + b"7,ann,1500\n,bob,100",
         HEADER.replace(b"\n", b"\r\n") + b"7,ann,1500\r\n,bob,100\r\n",
         b'"rating","id","username"\n"1500","7","ann"\n100,,bob\n',
+        b" ID ,Username,\tRATING\n7,ann,1500\n,bob,100\n",
+        b"id;username;rating\n7;ann;1500\n;bob;100\n",
+        b'id\tusername\trating\n"7"\tann\t1500\n\tbob\t100\n',
     ],
-    ids=["plain", "byte order mark", "CRLF", "quotes and another order"],
+    ids=["plain", "byte order mark", "CRLF", "quotes and another order", "case and blanks", "semicolons", "tabs"],
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_a_list_may_come_as_spreadsheets_and_databases_write_it(data: bytes, pack: type[bytes]) -> None:
@@ -66,7 +69,7 @@ def test_numbers_are_those_of_an_editor() -> None:
         (b"x" * 65 + b",ann,1500", "the id must be"),
         (b"search,ann,1500", "the id search is reserved"),
         (b"1,an,1500", "the username must be"),
-        (b"1, ann,1500", "the username must be"),
+        (b"1, ann,1500", "the username begins or ends with white space"),
         (b"1,ann\0,1500", "the username must be"),
         ("1,änn,1500".encode(), "the username must be"),
         (b"1,ann,", "the rating must be"),
@@ -75,7 +78,7 @@ def test_numbers_are_those_of_an_editor() -> None:
         (b"1,ann,0150", "the rating must be"),
         (b"1,ann,1500.0", "the rating must be"),
         (b"1,ann,+1500", "the rating must be"),
-        (b"1,ann,1500 ", "the rating must be"),
+        (b"1,ann,1500 ", "the rating begins or ends with white space"),
         ("1,ann,\u0661\u0665\u0660\u0660".encode(), "the rating must be"),
         (b"1,ann,1500\r2,bob,1500", "5 columns instead of 3"),
         (b"1,\xffnn,1500", "not UTF-8"),
@@ -109,6 +112,35 @@ def test_another_header_is_no_list(header: bytes) -> None:
     """A file whose first line is not the header is refused as a whole, and the message says what it should be."""
     with pytest.raises(BadList, match="header id,username,rating"):
         UserCsv(io.BytesIO(header))
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("id,username,rating\n".encode("utf-16"), "UTF-16"),
+        ("id,username,rating\n".encode("utf-16-be"), "UTF-16"),
+        (b"PK\x03\x04\x00\x00", "not text"),
+        (b"id,username,rating\r1,ann,1500\r", "end in CR alone"),
+        ("id,username,rating,größe\n".encode("latin-1"), "not UTF-8"),
+        (b"id,username,rating,\n", "column 4 has no name"),
+        (b"id,username,rating,country\n", "unknown column 'country'"),
+        (b"id,username,Username,rating\n", "the column username twice"),
+        (b"id,username\n", "lacks the column rating"),
+        (b"id|username|rating\n", "none of these columns"),
+        (b"1,ann,1500\n", "none of these columns"),
+        (b"", "it is empty"),
+    ],
+)
+def test_the_message_names_what_is_wrong_with_the_header(header: bytes, words: str) -> None:
+    with pytest.raises(BadList, match=words) as refused:
+        UserCsv(io.BytesIO(header))
+
+    assert "\\x" not in str(refused.value)
+
+
+def test_a_line_that_names_the_separator_may_precede_the_header() -> None:
+    """As Excel writes it; lines are still numbered from the beginning of the file."""
+    assert [Line(3, UserId("7"), "ann", 1500)] == contents(b"sep=;\r\nid;username;rating\r\n7;ann;1500\r\n")
 
 
 def test_a_broken_archive_is_read_up_to_there() -> None:
@@ -180,7 +212,7 @@ def test_the_quick_look_at_a_line_sees_what_the_long_one_does(header: list[str],
     data = "\n".join(",".join(line) for line in [header, *lines]).encode()
     quick = contents(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.user_csv._good", lambda _: lambda _: None)
+        patch.setattr("service.user_csv._good", lambda *_: lambda _: None)
 
         assert contents(data) == quick
 
