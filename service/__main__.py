@@ -94,6 +94,8 @@ def room_for(connections: int) -> int:
 
 def main() -> int:
     """Check the settings, bring the schema up to date if Postgres is there, and serve until told to stop."""
+    # The server sets handlers, which end an inherited "ignore", but a parent may have blocked the signals as well.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
     try:
         settings = Settings.from_env(os.environ)
         if settings.sentry_dsn:

@@ -28,6 +28,8 @@ class StopRequest:
         self._heeded = True
         for number in _SIGNALS:
             signal.signal(number, self._receive)
+        # A shell has its background jobs ignore SIGINT, which a handler ends; a parent may also have blocked signals.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _receive(self, _number: int, _frame: FrameType | None) -> None:
         if self._heeded and not self._made:

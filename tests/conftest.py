@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -27,7 +28,22 @@ from service.store.migrate import migrate
 from service.store.mirror import Mirror
 from tests.slow_log import SlowLog, watched
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
+"""Signals that tests send to programs or wait for, and that the parent of the suite may have it ignore."""
 PERMANENT_KEYS = {b"{ladder}:board", b"{ladder}:users", b"{ladder}:state"}
+
+
+def pytest_configure() -> None:
+    """
+    Give every program that a test starts the default action of signals, whatever the suite itself was started with.
+
+    A shell has its background jobs ignore SIGINT, and nohup SIGHUP; a child inherits that, but not a handler. So the
+    suite goes on ignoring what it was told to ignore, by a handler that does nothing.
+    """
+    for number in ENDING:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 class Stores:

@@ -49,8 +49,10 @@ class SlowLog:
                 # A list of a thousand must be of one instant, and may take longer: decision 10.
                 if _called(command) != lua.ROWS_OF.name:
                     as_a_rule[_called(command)].append(micros)
-            elif (again := self._again(command)) > LIMIT_MICROSECONDS * self._pace():
-                found.append(f"{_called(command)}: {micros} us, and {again} us at least when asked again: {command}")
+            elif (again := self._again(command)) > LIMIT_MICROSECONDS:
+                found.append(
+                    f"{_called(command)}: {micros} us, and {again:.0f} us at least when asked again: {command}"
+                )
         for name, slow in as_a_rule.items():
             made = calls - before
             if len(slow) >= RULE and 2 * len(slow) > made[name if name in made else "evalsha"]:
@@ -62,24 +64,26 @@ class SlowLog:
         self._client.slowlog_reset()
         return taken
 
-    def _again(self, command: list[bytes]) -> int:
-        """The microseconds that a command takes at least; 0 for fewer than the log keeps."""
+    def _again(self, command: list[bytes]) -> float:
+        """
+        Return the microseconds that a command takes at least at this server's usual pace; 0 for fewer than the log keeps.
+
+        The pace is looked at before each time: the machine may be another program's at one moment and ours at the next.
+        """
         taken = []
         for _ in range(AGAIN):
+            pace = self._pace()
             self._take()
             with contextlib.suppress(ResponseError):
                 self._client.execute_command(*command)
-            taken.append(max((entry[2] for entry in self._take() if entry[3] == command), default=0))
+            taken.append(max((entry[2] for entry in self._take() if entry[3] == command), default=0) / pace)
         return min(taken)
 
     def _pace(self) -> float:
         """How many times slower than usual this server is, 1 if it is not."""
-        taken = []
-        for _ in range(AGAIN):
-            begun = time.perf_counter()
-            self._client.eval(_LOOP, 0)
-            taken.append(time.perf_counter() - begun)
-        return max(1.0, min(taken) / _LOOP_SECONDS)
+        begun = time.perf_counter()
+        self._client.eval(_LOOP, 0)
+        return max(1.0, (time.perf_counter() - begun) / _LOOP_SECONDS)
 
 
 def _calls(client: redis.Redis) -> Counter[str]:

@@ -27,6 +27,8 @@ import uvloop
 
 from tests.api.wire import request
 
+from .processor import ProcessorTime, processor_time
+
 TICK_SECONDS = 0.005
 MOST_CONNECTIONS = 6000
 WELL_SECONDS = 0.25
@@ -44,7 +46,8 @@ class Report(msgspec.Struct):
     """
     What came back: how many of each status, and how long those behind the onset took, in milliseconds.
 
-    `unsent` are requests for which there was no connection left, `broken` those whose connection was.
+    `unsent` are requests for which there was no connection left, `broken` those whose connection was. `processor` is
+    what the service's own processes had of the machine meanwhile, nothing where they are not known.
     """
 
     seconds: float
@@ -53,6 +56,7 @@ class Report(msgspec.Struct):
     broken: int
     statuses: dict[int, int]
     quantiles: dict[int, dict[str, float]]
+    processor: ProcessorTime = ProcessorTime()
 
     def ms(self, status: int, quantile: str) -> float:
         """Milliseconds that so many of the answers of a status took at most; 0 if there were none."""
@@ -98,8 +102,9 @@ class _Connection(asyncio.Protocol):
 class Load:
     """Requests sent to one address; `open` sends as many a second, `closed` keeps as many under way."""
 
-    def __init__(self, port: int, requests: Sequence[bytes]) -> None:
+    def __init__(self, port: int, requests: Sequence[bytes], *, processes: Sequence[int] = ()) -> None:
         self._port = port
+        self._processes = processes
         self._requests: Iterator[bytes] = cycle(requests)
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
@@ -111,6 +116,7 @@ class Load:
         self._seconds: defaultdict[int, list[float]] = defaultdict(list)
         self._sent = self._unsent = self._broken = 0
         self._statuses: Counter[int] = Counter()
+        self._processor_before = processor_time(self._processes)
         self._begun = self._told_from = time.perf_counter()
 
     async def closed(self, connections: int, seconds: float) -> Report:
@@ -143,12 +149,14 @@ class Load:
 
     async def _settled(self) -> Report:
         seconds = time.perf_counter() - self._begun
+        processor = processor_time(self._processes).since(self._processor_before)
         deadline = time.perf_counter() + 30
         while len(self._idle) < len(self._all) + self._opening and time.perf_counter() < deadline:
             await asyncio.sleep(TICK_SECONDS)
         quantiles = {status: _quantiles(sorted(taken)) for status, taken in sorted(self._seconds.items())}
         unanswered = len(self._all) + self._opening - len(self._idle)
-        return Report(seconds, self._sent, self._unsent, self._broken + unanswered, dict(self._statuses), quantiles)
+        broken = self._broken + unanswered
+        return Report(seconds, self._sent, self._unsent, broken, dict(self._statuses), quantiles, processor)
 
     async def _open(self) -> None:
         self._opening += 1
@@ -235,35 +243,36 @@ async def recovery(load: Load) -> float:
 
 
 class Outcome(msgspec.Struct):
-    """What the service is capable of, what became of the overload, and how many seconds it took to recover."""
+    """What the service does as a rule, what became of the overload, and how many seconds it took to recover."""
 
-    capacity: float
+    usual: Report
     overload: Report
     recovered: float
 
 
-async def overload(port: int, *, times: float, seconds: float, warm: float = 3.0) -> Outcome:
+async def overload(
+    port: int, *, times: float, seconds: float, warm: float = 3.0, processes: Sequence[int] = ()
+) -> Outcome:
     """Load it with `times` of what it is capable of."""
     requests = mixture(port)
-    measured = Load(port, requests)
+    measured = Load(port, requests, processes=processes)
     usual = await measured.closed(64, warm)
     measured.close()
-    capacity = usual.statuses.get(200, 0) / usual.seconds
-    load = Load(port, requests)
-    report = await load.open(times * capacity, seconds)
+    load = Load(port, requests, processes=processes)
+    report = await load.open(times * usual.statuses.get(200, 0) / usual.seconds, seconds)
     load.close()
     quiet = Load(port, requests)
     try:
-        return Outcome(capacity, report, await recovery(quiet))
+        return Outcome(usual, report, await recovery(quiet))
     finally:
         quiet.close()
 
 
-def run(port: int, *, times: float, seconds: float) -> Outcome:
+def run(port: int, *, times: float, seconds: float, processes: Sequence[int] = ()) -> Outcome:
     """Load it from this process, on a loop of its own."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return uvloop.run(overload(port, times=times, seconds=seconds))
+    return uvloop.run(overload(port, times=times, seconds=seconds, processes=processes))
 
 
 def main() -> None:
@@ -272,8 +281,16 @@ def main() -> None:
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8080")
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--times", type=float, default=2)
+    parser.add_argument(
+        "--processes", type=int, nargs="*", default=(), help="the service's workers, whose processor time is told too"
+    )
     arguments = parser.parse_args()
-    outcome = run(urlsplit(arguments.url).port or 80, times=arguments.times, seconds=arguments.seconds)
+    outcome = run(
+        urlsplit(arguments.url).port or 80,
+        times=arguments.times,
+        seconds=arguments.seconds,
+        processes=arguments.processes,
+    )
     print(msgspec.json.format(msgspec.json.encode(outcome)).decode())  # noqa: T201  what it is for
 
 
