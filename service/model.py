@@ -19,10 +19,10 @@ Version = NewType("Version", int)
 
 MIN_RATING, MAX_RATING, DEFAULT_RATING = 100, 5000, 1000
 
-USER_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}\Z")
+USER_ID = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.:-]{1,64}\Z")
 USERNAME = re.compile(r"[A-Za-z0-9_.-]{3,32}\Z")
-RESERVED_IDS = frozenset({"search"})
-"""Ids that would be hidden by a route of the same name."""
+RESERVED_IDS = frozenset({"search", ".", ".."})
+"""Ids that no path can hold: a route has the first one's name, and clients resolve the others (RFC 3986 section 5.2.4)."""
 
 RankSource = Literal["redis", "postgres", "histogram"]
 """What a rank was computed from; `histogram` is a count of Postgres' that is up to two seconds old."""

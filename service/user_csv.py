@@ -294,10 +294,10 @@ def _line(number: int, user_id: str, username: str, rating: str) -> Line | str:
     for name, value in (("id", user_id), ("username", username), ("rating", rating)):
         if value != value.strip():
             return f"the {name} begins or ends with white space"
-    if user_id and not USER_ID.match(user_id):
-        return "the id must be 1 to 64 characters of A-Z a-z 0-9 _ . : -"
     if user_id in RESERVED_IDS:
         return f"the id {user_id} is reserved"
+    if user_id and not USER_ID.match(user_id):
+        return "the id must be 1 to 64 characters of A-Z a-z 0-9 _ . : -"
     if not USERNAME.match(username):
         return "the username must be 3 to 32 characters of A-Z a-z 0-9 _ . -"
     if not (_RATING.match(rating) and MIN_RATING <= int(rating) <= MAX_RATING):

@@ -20,7 +20,8 @@ import structlog
 
 from service import metrics
 from service.api.asgi import UNLIMITED, refuse
-from service.api.problems import OVERLOADED, OVERLOADED_DETAIL, RETRY_AFTER_SECONDS, TOO_LARGE_HEAD
+from service.api.head import head_refusal
+from service.api.problems import OVERLOADED, OVERLOADED_DETAIL, RETRY_AFTER_SECONDS
 from service.errors import Overloaded, TooSlow
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from service.api.asgi import ASGIApp, Message, Receive, Scope, Send
 
-MAX_HEAD_BYTES = 64 * 1024
-"""Request line and headers together; the server itself gives up on a little more than that."""
 BODY_SECONDS = 10.0
 """From the request's head to the end of its body."""
 AT_ONCE = 100
@@ -77,11 +76,13 @@ class Admission:
         return self._working + len(self._queue)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or refuse it with 431 when its head is too long, with 503 when there are too many."""
+        """Serve one request, or refuse it: with 400 or 431 for its head, with 503 when there are too many."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif _head_bytes(scope) > MAX_HEAD_BYTES:
-            await refuse(send, 431, TOO_LARGE_HEAD)
+        elif refusal := head_refusal(scope):
+            if has_body(scope):
+                await linger(scope, receive)
+            await refuse(send, *refusal)
         elif scope["path"] in UNLIMITED:
             await self._app(scope, receive, send)
         elif has_body(scope):
@@ -224,13 +225,6 @@ class Admission:
         if now - self._told >= _TELL_SECONDS:
             _log.error("requests.shed", requests=self._refused, in_flight=self.in_flight)
             self._told, self._refused = now, 0
-
-
-def _head_bytes(scope: Scope) -> int:
-    size = len(scope.get("raw_path", b"")) + len(scope.get("query_string", b""))
-    for name, value in scope["headers"]:
-        size += len(name) + len(value)
-    return size
 
 
 def has_body(scope: Scope) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
@@ -17,7 +18,7 @@ from service.model import RESERVED_IDS, Token, UserId, Version
 from service.ranking.answers import Demand
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from litestar import Request
@@ -30,6 +31,7 @@ B = TypeVar("B")
 
 _MAX_PARAMETERS = 20
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NAMED = re.compile(r"(?:required|unknown) field `([^`]*)`")
 
 
@@ -89,10 +91,19 @@ def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
 def _pairs(raw: bytes) -> list[tuple[str, str]]:
     if raw.count(b"&") >= _MAX_PARAMETERS:
         raise Invalid(("query", f"has more than {_MAX_PARAMETERS} parameters"))
+    # The standard library would take such a sign for itself.
+    if _BROKEN_ESCAPE.search(raw):
+        raise Invalid((_holder_of_broken_escape(raw), "holds a percent sign without two hexadecimal digits after it"))
     try:
         return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
         raise Invalid(("query", "is not a well-formed query in UTF-8")) from None
+
+
+def _holder_of_broken_escape(raw: bytes) -> str:
+    broken = next(pair for pair in raw.split(b"&") if _BROKEN_ESCAPE.search(pair))
+    name, _, value = broken.partition(b"=")
+    return name.decode("ascii", "replace") if name and _BROKEN_ESCAPE.search(value) else "query"
 
 
 def query(request: Request[Any, Any, Any]) -> dict[str, Any]:
@@ -149,13 +160,50 @@ async def _raw(request: Request[Any, Any, Any]) -> bytes:
 
 
 def parsed(raw: bytes, kind: type[B]) -> B:
-    """Return JSON as `kind`; raises `Invalid` for anything that is not exactly that."""
+    """Return JSON as `kind`; raises `Invalid` for anything that is not exactly that. O(length)."""
     try:
-        return msgspec.json.decode(raw, type=kind)
+        found = msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
         raise Invalid(_problem(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Invalid(("body", "is not well-formed JSON in UTF-8")) from None
+    # The decoder takes the last of two members of one name. A colon stands in each, so one colon is one member; the
+    # names are compared as they are meant, because escapes can spell one name in many ways.
+    if raw.count(b":") > 1 and (repeated := _repeated_member(raw)):
+        raise Invalid((repeated, "is given more than once"))
+    return found
+
+
+class _Members(list[tuple[str, object]]):
+    """An object as its members in order."""
+
+
+def _repeated_member(raw: bytes) -> str | None:
+    """Return where the first member is that its object has already, as in `updates[2].rating`; None if there is none."""
+    is_unique = True
+
+    def members(pairs: list[tuple[str, object]]) -> None:
+        nonlocal is_unique
+        is_unique = is_unique and len(dict(pairs)) == len(pairs)
+
+    # Numbers stay text: an integer of a thousand digits is not converted, which is slow.
+    json.loads(raw, object_pairs_hook=members, parse_int=str, parse_float=str)
+    if is_unique:
+        return None
+    return next(_repetitions(json.loads(raw, object_pairs_hook=_Members, parse_int=str, parse_float=str), ""), "body")
+
+
+def _repetitions(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, _Members):
+        seen: set[str] = set()
+        for name, inner in value:
+            if name in seen:
+                yield f"{path}.{name}".removeprefix(".")
+            seen.add(name)
+            yield from _repetitions(inner, f"{path}.{name}")
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _repetitions(inner, f"{path}[{number}]")
 
 
 def _problem(message: str) -> tuple[str, str]:

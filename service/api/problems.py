@@ -115,6 +115,8 @@ OVERLOADED_DETAIL = "Too many requests are being served; nothing was changed."
 OVERLOADED = _document(503, "unavailable", "Temporarily unavailable", OVERLOADED_DETAIL)
 _TOO_LARGE_HEAD = _problem(431, "too-large", "The request is too large", "Its address and headers exceed 64 KiB.")
 TOO_LARGE_HEAD = msgspec.json.encode(_TOO_LARGE_HEAD)
+_HOST = ("Host", "must name one host, and a port up to 65535 if any")
+INVALID_HOST = _document(400, "validation", "The request is not valid", ": ".join(_HOST), [_HOST])
 
 
 def _response(document: bytes, status: int, headers: Mapping[str, str] | None = None) -> Response[bytes]:

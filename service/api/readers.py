@@ -56,7 +56,7 @@ def some_text(*, required: bool = False, about: str = "") -> Reader:
 
 def _user_id(text: str) -> UserId:
     if not USER_ID.match(text):
-        message = "must have 1 to 64 characters of A-Z a-z 0-9 _ . : -"
+        message = "must have 1 to 64 characters of A-Z a-z 0-9 _ . : -, and be neither . nor .."
         raise ValueError(message)
     return UserId(text)
 
@@ -64,13 +64,12 @@ def _user_id(text: str) -> UserId:
 IN_PATH = {
     "user_id": (
         "id",
-        # A path cannot end in "." or "..": whatever sends it takes such a step itself (RFC 3986 section 5.2.4).
         Reader(
             read=_user_id,
             schema={
                 "type": "string",
                 "pattern": "^" + USER_ID.pattern,
-                "not": {"enum": [*sorted(RESERVED_IDS), ".", ".."]},
+                "not": {"enum": sorted(RESERVED_IDS)},
                 "examples": ["ada"],
             },
             about="The user's id.",

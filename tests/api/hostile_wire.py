@@ -192,7 +192,7 @@ HOSTS: dict[str, bytes] = {
 # Headers of a write, of which each alone might do.
 DOUBLED: dict[str, list[tuple[str, bytes]]] = {
     "types": [("Content-Type", b"application/json"), ("Content-Type", b"text/plain")],
-    "tags": [("Content-Type", b"application/json"), ("If-Match", b'"v0"'), ("If-Match", b'"v1"')],
+    "tags": [("Content-Type", b"application/json"), ("If-Match", b'"v0"'), ("If-Match", b'W/"v1"')],
     "a type and a coding": [("Content-Type", b"application/json"), ("Content-Encoding", b"gzip")],
     "codings": [
         ("Content-Type", b"application/json"),

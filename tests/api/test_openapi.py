@@ -153,8 +153,8 @@ def test_bodies_have_the_fields_that_are_documented_and_no_others(described: Jso
     assert described["components"]["schemas"]["CreateUser"]["properties"]["id"] == {
         "description": "Opaque, for ever the user's.",
         "type": "string",
-        "pattern": "^[A-Za-z0-9_.:-]{1,64}$",
-        "not": {"enum": ["search"]},
+        "pattern": r"^(?!\.{1,2}$)[A-Za-z0-9_.:-]{1,64}$",
+        "not": {"enum": [".", "..", "search"]},
     }
     assert described["components"]["schemas"]["SetRating"]["properties"]["rating"]["maximum"] == 5000
 

@@ -68,6 +68,8 @@ def test_numbers_are_those_of_an_editor() -> None:
         (b"a b,ann,1500", "the id must be"),
         (b"x" * 65 + b",ann,1500", "the id must be"),
         (b"search,ann,1500", "the id search is reserved"),
+        (b".,ann,1500", "the id . is reserved"),
+        (b"..,ann,1500", "the id .. is reserved"),
         (b"1,an,1500", "the username must be"),
         (b"1, ann,1500", "the username begins or ends with white space"),
         (b"1,ann\0,1500", "the username must be"),
