@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     Report = Callable[[BaseException, Mapping[str, object]], None]
 
 
-# Without the frames' locals: they hold URLs with passwords.
+# Without the frames' locals, which hold URLs with passwords. On a terminal structlog shows them unless it is told not to.
+_terminal = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 _tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
 
@@ -35,7 +36,7 @@ def configure(level: LogLevel, report: Report | None = None) -> None:
     ]
     reported: list[structlog.typing.Processor] = [_reporting(report)] if report else []
     rendered: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()] if terminal else [_tracebacks, structlog.processors.JSONRenderer()]
+        [_terminal] if terminal else [_tracebacks, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *reported, *rendered],
