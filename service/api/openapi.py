@@ -99,8 +99,9 @@ def document(app: Litestar) -> Json:
 
 def _routes(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler, Operation]]:
     """Yield (path in the clients' words, method, handler, what it says) of each handler that says something."""
-    for route in app.routes:
-        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+    for route in (each for each in app.routes if isinstance(each, HTTPRoute)):
+        # The framework keeps the handlers of a path in a set, in an order that differs from process to process.
+        for handler in sorted(route.route_handlers, key=lambda handler: sorted(handler.http_methods)):
             if "doc" in handler.opt:
                 path = route.path_format
                 for router_name, (name, _) in IN_PATH.items():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +25,7 @@ from service.api.readers import IN_PATH
 from service.app import create_app
 from service.settings import Settings
 
-from .serving import Service
+from .serving import ROOT, Service
 from .shapes import SLUGS
 
 Json = dict[str, Any]
@@ -179,6 +182,33 @@ def test_the_description_is_served_and_need_not_be_fetched_twice(service: Servic
     again = service.get("/openapi.json", if_none_match=answer.headers["etag"])
     assert (304, b"", answer.headers["etag"]) == (again.status_code, again.content, again.headers["etag"])
     assert 200 == service.get("/openapi.json", if_none_match='"other"').status_code
+
+
+_PRINT_DESCRIPTION = """
+import sys
+from service.app import create_app
+from service.settings import Settings
+app = create_app(Settings(database_url="postgresql:///nowhere", redis_url="redis://nowhere"))
+while not hasattr(app, "routes"):
+    app = app._app
+sys.stdout.buffer.write(app.state.openapi.content)
+"""
+
+
+def test_every_process_has_the_same_description() -> None:
+    """Byte for byte, so that one ETag holds for all workers and restarts; hash seeds differ from process to process."""
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PRINT_DESCRIPTION],
+            env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(seed)},
+            stdout=subprocess.PIPE,
+        )
+        for seed in (0, 3)
+    ]
+    descriptions = {program.communicate()[0] for program in programs}
+
+    assert [0] * len(programs) == [program.returncode for program in programs]
+    assert 1 == len(descriptions)
 
 
 @pytest.mark.parametrize(
