@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from service.arguments import stores
-from service.checkout import ROOT
+from service.checkout import IS_CHECKOUT, ROOT
 
 DESCRIPTION = """\
 Measure Ladder on this machine: what a rank costs, and how many requests a second the service answers.
@@ -93,7 +93,11 @@ def _soak(part: argparse.ArgumentParser) -> None:
 
 def _report(page: argparse.ArgumentParser) -> None:
     page.add_argument(
-        "--input", metavar="DIR", type=Path, default=ROOT / "docs" / "benchmarks", help="the JSON (docs/benchmarks)"
+        "--input",
+        metavar="DIR",
+        type=Path,
+        default=(ROOT if IS_CHECKOUT else Path()) / "docs" / "benchmarks",
+        help="the JSON (docs/benchmarks)",
     )
     page.add_argument("--page", metavar="FILE", type=Path, help="where the page goes (DIR.md)")
     page.add_argument("--no-plots", action="store_true", help="leave the plots as they are")

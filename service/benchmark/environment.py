@@ -11,7 +11,8 @@ from pathlib import Path
 import psycopg
 import redis
 
-from service.checkout import ROOT
+from service import __version__
+from service.checkout import IS_CHECKOUT, ROOT
 from service.cpus import usable_cpus
 
 from .results import Environment
@@ -55,7 +56,9 @@ def _cpu() -> str:
 
 
 def _revision() -> str:
-    """The commit, with a plus when something differs from it."""
+    """The commit, with a plus when something differs from it; what was installed has a version instead."""
+    if not IS_CHECKOUT:
+        return __version__
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no")
