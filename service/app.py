@@ -33,6 +33,7 @@ from service.api.inputs import check_chunks, check_length, check_query
 from service.api.lane import Lane
 from service.api.options import options
 from service.api.problems import HANDLERS
+from service.api.public_path import PublicPaths
 from service.api.rate_limit import RateLimit
 from service.api.requests import Requests
 from service.errors import SchemaMismatch, explain
@@ -194,13 +195,15 @@ def create_app(
         openapi_config=None,
         logging_config=None,
     )
-    app.state.openapi = openapi.description(app)
+    clients = ClientAddresses(settings.trusted_proxies)
+    app.state.public_path = PublicPaths(clients, settings.root_path or "")
+    app.state.openapi = openapi.Description(app)
     served: ASGIApp = Admission(Lane(app, lambda: app.state.ladder, keys), most=settings.max_in_flight)
     if settings.cors_allow_origins:
         served = Preflights(served)
     if limiter:
         # Outside: who asks too often takes nobody's turn, and a refusal for lack of turns tells of the limit too.
-        served = RateLimit(served, limiter, ClientAddresses(settings.trusted_proxies))
+        served = RateLimit(served, limiter, clients)
     return Requests(Cors(served, settings.cors_allow_origins))
 
 

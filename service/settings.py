@@ -18,6 +18,9 @@ T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MAX_WORKERS = 64
 LogLevel = Literal["debug", "info", "warning", "error"]
+_LONGEST_PATH = 200
+# Neither empty segments, which would make a host of the next one, nor dots, which clients resolve.
+_PUBLIC_PATH = re.compile(r"((?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~@:+-]+)*)/?\Z")
 
 
 class SettingsError(Exception):
@@ -56,7 +59,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate_limit_burst: int = 200
     """Requests that one client may make at once, 0..1000000; 0 switches the limit off."""
     trusted_proxies: tuple[Network, ...] = ()
-    """Addresses or networks of the proxies whose X-Forwarded-For is believed, separated by commas; none by default."""
+    """Addresses or networks of the proxies whose X-Forwarded-For and X-Forwarded-Prefix are believed, separated by commas; none by default."""
+    root_path: str | None = None
+    """The path that clients see before the API's, such as `/ladder`, if a proxy adds one and says nothing of it; none by default."""
     sentry_dsn: str | None = None
     """Where defects are told, an address that Sentry shows as DSN; needs the extra `sentry`. Nowhere by default."""
     drain_seconds: int = 1
@@ -219,6 +224,15 @@ def _network(text: str) -> Network:
         raise ValueError(message) from None
 
 
+def public_path(text: str) -> str:
+    """Return a path as it stands before ours, as in `/ladder`; "" for `/`. Raises ValueError for any other text."""
+    found = _PUBLIC_PATH.match(text) if 0 < len(text) <= _LONGEST_PATH else None
+    if not found:
+        message = f"must be a path such as /ladder, not {text[:_LONGEST_PATH]!r}"
+        raise ValueError(message)
+    return found[1]
+
+
 _READERS: dict[str, Callable[[str], object]] = {
     "database_url": postgres_url,
     "redis_url": redis_url,
@@ -234,6 +248,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "rate_limit_per_second": _whole(0, 1_000_000),
     "rate_limit_burst": _whole(0, 1_000_000),
     "trusted_proxies": _list(_network),
+    "root_path": public_path,
     "sentry_dsn": _dsn,
     "drain_seconds": _whole(0, 60),
     "max_in_flight": _whole(1, 100_000),

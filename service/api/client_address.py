@@ -40,6 +40,12 @@ class ClientAddresses:
                 return _named(self._behind(address, b",".join(lines).decode("latin-1").split(",")))
         return self._of_peer(text)
 
+    def is_proxy(self, scope: Scope) -> bool:
+        """Whether the peer of a request is a proxy whose word is taken."""
+        peer = scope.get("client")
+        address = _parsed(peer[0]) if self._trusted and peer else None
+        return address is not None and self._trusts(address)
+
     def _behind(self, proxy: Address, chain: Sequence[str]) -> Address:
         nearest = proxy
         # A list may have empty elements, which say nothing (RFC 9110 section 5.6.1).

@@ -45,9 +45,10 @@ async def get_docs(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 def _without_slash(request: Request[Any, Any, Any]) -> str:
-    # Relative: it is right below whatever path a proxy adds. The query may hold bytes that no header may.
+    # Relative while the path before ours is not known: right below any. The query may hold bytes that no header may.
+    target = f"{request.app.state.public_path(request.scope) or '..'}/docs"
     query = quote(request.scope["query_string"], safe=_IN_QUERY)
-    return f"../docs?{query}" if query else "../docs"
+    return f"{target}?{query}" if query else target
 
 
 @get("/docs/docs.css", opt={"any_query": True, "doc": _operation("The page's style", "text/css")})

@@ -8,6 +8,7 @@ if it changes something; bodies are the very types that requests are decoded int
 from __future__ import annotations
 
 import inspect
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 _LIMIT_HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 _OF_STATUS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
+_PATHS = 16
+"""Descriptions that are kept, one for each path that proxies serve the API below."""
 _ABOUT = """\
 A ranking service: exact live ranks from a Redis sorted set, Postgres as the system of record.
 
@@ -60,13 +63,21 @@ _OPENAPI = Operation(
 @get("/openapi.json", opt={"doc": _OPENAPI})
 async def get_openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the description of everything that can be asked here."""
-    asset: Asset = request.app.state.openapi
-    return asset_response(request, asset)
+    description: Description = request.app.state.openapi
+    return asset_response(request, description.at(request.app.state.public_path(request.scope)))
 
 
-def description(app: Litestar) -> Asset:
-    """Describe the routes of this application; raises KeyError where one names a problem that is none."""
-    return Asset.of(msgspec.json.encode(document(app)), "application/json")
+class Description:
+    """The description of an application's routes; raises KeyError where one names a problem that is none."""
+
+    def __init__(self, app: Litestar) -> None:
+        self._document = document(app)
+        self.at = lru_cache(_PATHS)(self._at)
+
+    def _at(self, path: str) -> Asset:
+        """Return the description for clients who see the API below this path."""
+        served = {**self._document, "servers": [{"url": path or "/"}]}
+        return Asset.of(msgspec.json.encode(served), "application/json")
 
 
 def document(app: Litestar) -> Json:

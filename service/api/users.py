@@ -189,7 +189,8 @@ async def create_user(request: Request[Any, Any, Any]) -> Response[bytes]:
     new_id = new_user_id() if asked.id is msgspec.UNSET else not_reserved(asked.id)
     once = once_only(request, asked)
     written = await _ladder(request).create(NewUser(new_id, asked.username, asked.rating), once=once)
-    headers = {"Location": f"/users/{written.user.id}", **write_headers(written)}
+    location = f"{request.app.state.public_path(request.scope)}/users/{written.user.id}"
+    headers = {"Location": location, **write_headers(written)}
     return json_response(user_view(written.user, written.placed), status=201, headers=headers)
 
 

@@ -191,7 +191,7 @@ from service.settings import Settings
 app = create_app(Settings(database_url="postgresql:///nowhere", redis_url="redis://nowhere"))
 while not hasattr(app, "routes"):
     app = app._app
-sys.stdout.buffer.write(app.state.openapi.content)
+sys.stdout.buffer.write(app.state.openapi.at("").content)
 """
 
 

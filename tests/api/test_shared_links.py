@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 import pytest
 
 from .serving import Service
-from .shapes import assert_problem, assert_request_id
+from .shapes import assert_problem, assert_request_id, fresh_name
 from .wire import request
 
 PAGES = ["/", "/docs", "/docs/docs.css", "/docs/docs.js", "/site/main.js", "/health/live", "/health/ready"]
@@ -73,3 +73,13 @@ def test_no_other_address_has_a_second_spelling(service: Service, path: str) -> 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_docs_with_a_slash_understands_reading_alone(service: Service, method: str) -> None:
     assert_problem(service.raw(request(method, "/docs/")), "method-not-allowed")
+
+
+@pytest.mark.parametrize("prefix", ["/ladder", "//evil.example"])
+def test_a_prefix_is_not_believed_without_trusted_proxies(service: Service, prefix: str) -> None:
+    """The header is a client's own then."""
+    created = service.post({"username": fresh_name()}, X_Forwarded_Prefix=prefix)
+
+    assert f"/users/{created.json()['id']}" == created.headers["location"]
+    assert "../docs" == service.get("/docs/", X_Forwarded_Prefix=prefix).headers["location"]
+    assert [{"url": "/"}] == service.get("/openapi.json", X_Forwarded_Prefix=prefix).json()["servers"]
