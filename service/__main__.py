@@ -19,9 +19,8 @@ import structlog
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
-from service import drain, failpoints, sockets, worker_slots
+from service import drain, failpoints, listening, sockets, worker_slots
 from service.errors import LadderError, Misconfigured, Unavailable, explain
-from service.listening import refusal
 from service.logs import configure
 from service.monitoring import reporter
 from service.settings import Settings, SettingsError
@@ -104,7 +103,7 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  the operator's terminal, before any log is set up
         return 2
-    if sentence := refusal(settings.host, settings.port):
+    if sentence := listening.refusal(settings.host, settings.port):
         print(sentence, file=sys.stderr)  # noqa: T201  likewise
         return 2
     configure(settings.log_level)
@@ -141,6 +140,13 @@ def _serve(settings: Settings) -> int:
     # Python 3.14 would start workers from a server of its own; what is said below holds for those that are forked.
     if sys.platform == "linux":
         multiprocessing.set_start_method("fork", force=True)
+    try:
+        address = listening.address(settings.host, settings.port)
+        shared = listening.on_both_families(settings.port) if settings.host == listening.LOCALHOST else None
+    except OSError as error:
+        # It could be done a moment ago.
+        print(f"Port {settings.port} on {settings.host} cannot be listened on: {error.strerror}.", file=sys.stderr)  # noqa: T201
+        return 2
     connections = room_for(settings.max_connections)
     if connections < settings.max_connections:
         structlog.get_logger(__name__).warning("connections.limited", by="open files", connections=connections)
@@ -152,7 +158,7 @@ def _serve(settings: Settings) -> int:
     server = drain.DrainingServer(
         "service.__main__:application",
         factory=True,
-        address=settings.host,
+        address=address,
         port=settings.port,
         interface=Interfaces.ASGI,
         loop=Loops.uvloop,
@@ -171,6 +177,7 @@ def _serve(settings: Settings) -> int:
         log_enabled=False,
     )
     server.notice = settings.drain_seconds
+    server.shared = shared
     server.serve()
     return 0
 

@@ -15,10 +15,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from granian.net import SocketHolder
 from granian.server.mp import MPServer
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     from collections.abc import Iterable
 
 TOLD = signal.SIGUSR1
@@ -35,6 +37,20 @@ class DrainingServer(MPServer):
     """
 
     notice: float = 0.0
+    shared: socket.socket | None = None
+    """Bound already: what all workers take connections from, instead of each from a socket of its own."""
+
+    def _init_shared_socket(self) -> None:
+        if self.shared is None:
+            super()._init_shared_socket()  # type: ignore[no-untyped-call]  # theirs
+            return
+        self.shared.listen(self.backlog)
+        self.shared.set_inheritable(True)
+        self._shd, self._sfd, self._sso = (
+            SocketHolder(self.shared.fileno(), False, self.backlog),
+            self.shared.fileno(),
+            self.shared,
+        )
 
     def _respawn_workers(self, workers: list[int], *args: Any, **named: Any) -> None:
         self._mourn("worker.died", workers)

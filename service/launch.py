@@ -198,7 +198,9 @@ def _is_ready(settings: Settings) -> bool:
 
 
 def _url(settings: Settings) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    # No browser opens 0.0.0.0.
+    host = _WILDCARDS.get(settings.host, settings.host)
+    host = f"[{host}]" if ":" in host else host
     return f"http://{host}:{settings.port}"
 
 

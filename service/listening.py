@@ -1,9 +1,20 @@
-"""Whether an address can be listened on, asked before anything is started."""
+"""Where the service listens: whether it can be done, asked before anything is started, and the socket for `localhost`."""
 
 from __future__ import annotations
 
 import errno
 import socket
+from typing import NamedTuple
+
+LOCALHOST = "localhost"
+"""Listens on both 127.0.0.1 and ::1, as clients try either first."""
+_LOOPBACK = "127.0.0.1"
+_LOOPBACK_DEVICE = b"lo"
+
+
+class _Address(NamedTuple):
+    family: socket.AddressFamily
+    sockaddr: tuple[str | int, ...]
 
 
 def refusal(host: str, port: int) -> str | None:
@@ -15,15 +26,60 @@ def refusal(host: str, port: int) -> str | None:
     """
     where = f"Port {port} on {host}"
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, _, _, address in found:
-            with socket.socket(family, kind) as probe:
+        if host == LOCALHOST and (shared := on_both_families(port)):
+            shared.close()
+            return None
+        found = _resolved(host, port)
+        if len(found) > 1:
+            addresses = ", ".join(str(address.sockaddr[0]) for address in found)
+            return f"HOST is {host}, which has several addresses ({addresses}): name one of them."
+        for address in found:
+            with socket.socket(address.family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
+                if address.family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
+                probe.bind(address.sockaddr)
     except (OSError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             return f"{where} is in use: choose another one."
         return f"{where} cannot be listened on: {getattr(error, 'strerror', None) or error}."
     return None
+
+
+def address(host: str, port: int) -> str:
+    """Return the one numeric address of a host; raises OSError when its name cannot be resolved any more."""
+    return str(_resolved(host, port)[0].sockaddr[0])
+
+
+def on_both_families(port: int) -> socket.socket | None:
+    """
+    Return a bound socket that takes connections to 127.0.0.1 and ::1, and none from another machine.
+
+    The server takes one socket, so it is one of both families for all addresses, tied to the loopback device. Returns
+    None where the system has no IPv6 or does not let us do that; raises OSError when the port is in use.
+    """
+    if not hasattr(socket, "SO_BINDTODEVICE"):
+        return None
+    try:
+        both = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    except OSError:
+        return None
+    try:
+        both.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Before it is bound: for a moment it would take connections from everywhere.
+        both.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _LOOPBACK_DEVICE)
+        both.bind(("::", port))
+    except OSError as error:
+        both.close()
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        return None
+    return both
+
+
+def _resolved(host: str, port: int) -> list[_Address]:
+    if host == LOCALHOST:
+        return [_Address(socket.AF_INET, (_LOOPBACK, port))]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys(_Address(family, sockaddr) for family, _, _, _, sockaddr in found))

@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     """The mirror: `redis://`, `rediss://`, `valkey://`, `valkeys://` or `unix://`, Redis 7.0 or Valkey 7.2 or newer, the master."""
     host: str = "127.0.0.1"
-    """The address to listen on. Anything but loopback needs `API_KEYS` or `ALLOW_ANONYMOUS_WRITES`."""
+    """The address to listen on, or a name for one; `localhost` is both 127.0.0.1 and ::1. Anything but loopback needs `API_KEYS` or `ALLOW_ANONYMOUS_WRITES`."""
     port: int = 8080
     """The TCP port to listen on, 1..65535."""
     workers: int = msgspec.field(default_factory=_default_workers)
@@ -177,10 +177,10 @@ def _level(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if any(not character.isprintable() or character in " /@" for character in text):
-        message = f"must be an address or a host name, not {text!r}"
+    if any(not character.isprintable() or character in " /@[]%" for character in text):
+        message = f"must be an address without brackets and zone, or a host name, not {text!r}"
         raise ValueError(message)
-    return text
+    return text.lower() if text.lower() == "localhost" else text
 
 
 def _secret(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,16 @@ class Parser(argparse.ArgumentParser):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command can be told."""
     # Host, port and workers are checked where every variable is: they reach the service as HOST, PORT and WORKERS.
-    parser.add_argument("--host", metavar="H", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", metavar="P", default="8080", help="port to listen on (%(default)s)")
+    variables = os.environ
+    parser.add_argument(
+        "--host",
+        metavar="H",
+        default=variables.get("HOST") or "127.0.0.1",
+        help="address or name to listen on; localhost is both 127.0.0.1 and ::1 (HOST, now %(default)s)",
+    )
+    parser.add_argument(
+        "--port", metavar="P", default=variables.get("PORT") or "8080", help="port to listen on (PORT, now %(default)s)"
+    )
     parser.add_argument("--data", metavar="DIR", type=Path, help=f"where its own stores keep data ({stores.DEFAULT})")
     parser.add_argument(
         "--demo-users",
@@ -51,7 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"let the users play N matches a second ({_DEMO_MATCHES}), through the API; if that needs a key"
         " (API_KEYS), it is taken from LADDER_DEMO_KEY",
     )
-    parser.add_argument("--workers", metavar="N", help="processes that serve (one per core)")
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        default=variables.get("WORKERS") or None,
+        help="processes that serve (WORKERS, else one for each core that the CPU quota allows)",
+    )
 
 
 def _count(text: str) -> int:

@@ -117,13 +117,17 @@ def port() -> int:
 
 @contextlib.contextmanager
 def launched(
-    directory: Path, port: int, *arguments: str, behaviour: str = "plain", stores: dict[str, str] = STORES
+    directory: Path, port: int | None, *arguments: str, behaviour: str = "plain", stores: dict[str, str] = STORES
 ) -> Iterator[Launched]:
-    """Run the launcher in a directory, with given stores unless told otherwise; nothing of it outlives the test."""
+    """
+    Run the launcher in a directory, with given stores unless told otherwise; nothing of it outlives the test.
+
+    Without a `port` its variables say which.
+    """
     (directory / "service.py").write_text(SERVICE)
     plain = {name: value for name, value in os.environ.items() if name not in {*STORES, "HOST", "PORT", "WORKERS"}}
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", LAUNCHER, behaviour, "--port", str(port), *arguments],
+        [sys.executable, "-P", "-c", LAUNCHER, behaviour, *([] if port is None else ["--port", str(port)]), *arguments],
         cwd=directory,
         env={**plain, **stores, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -131,7 +135,7 @@ def launched(
         text=True,
     ) as process:
         try:
-            yield Launched(process, directory, port)
+            yield Launched(process, directory, port or int(stores["PORT"]))
         finally:
             if process.poll() is None:
                 process.kill()
@@ -189,6 +193,36 @@ def test_service_is_configured_by_its_environment(tmp_path: Path, port: int) -> 
         assert {"HOST": "127.0.0.1", "PORT": str(port), "WORKERS": "3", **STORES}.items() <= ladder.get("/").items()
         assert not (tmp_path / "filled").exists()
         assert ladder.end(signal.SIGTERM) == (0, "", "")
+
+
+def test_variables_are_the_defaults_of_the_options(tmp_path: Path, port: int) -> None:
+    """HOST, PORT and WORKERS count where no option is given; an option wins."""
+    variables = {**STORES, "HOST": "::1", "PORT": str(port), "WORKERS": "5"}
+    with launched(tmp_path, None, stores=variables) as ladder:
+        assert ladder.line() == f"Ladder is ready: http://[::1]:{port}\n"
+    variables |= {"PORT": "1"}
+    with launched(tmp_path, port, "--host", "127.0.0.1", "--workers", "2", stores=variables) as ladder:
+        assert ladder.line() == f"Ladder is ready: http://127.0.0.1:{port}\n"
+        assert "2" == ladder.get("/")["WORKERS"]
+
+
+@pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("localhost", "localhost")])
+def test_the_ready_line_can_be_opened(tmp_path: Path, port: int, host: str, shown: str) -> None:
+    """No browser opens the address that stands for all."""
+    stores = {**STORES, "ALLOW_ANONYMOUS_WRITES": "true"}
+    with launched(tmp_path, port, "--host", host, stores=stores) as ladder:
+        assert ladder.line() == f"Ladder is ready: http://{shown}:{port}\n"
+
+
+def test_a_host_that_cannot_be_listened_on_is_refused(tmp_path: Path, port: int) -> None:
+    """Before a database is made."""
+    stores = {"ALLOW_ANONYMOUS_WRITES": "true"}
+    with launched(tmp_path, port, "--data", "data", "--host", "no-such-host.invalid", stores=stores) as ladder:
+        code, output, errors = ladder.end()
+
+        assert (code, output) == (2, "")
+        assert re.fullmatch(rf"Port {port} on no-such-host.invalid cannot be listened on: .*\.\n", errors)
+        assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
