@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from service.model import MAX_RATING, MIN_RATING
 from service.progress import progress
 from service.ranking.bulk import CHUNK_LINES, Line, take
+from service.ranking.deferred import Deferred
 from service.store.bulk import open_intake
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def fill(database_url: str, count: int) -> None:
         users, done = made_up(count), 0
         with progress("Making up users", count) as report:
             while lines := list(islice(users, CHUNK_LINES)):
-                take(intake, lines)
+                take(intake, lines, deferred=Deferred())
                 done += len(lines)
                 report(done, f"{done:,} of {count:,}")
 

@@ -24,7 +24,7 @@ from service.ranking.bulk import Line
 from service.ranking.repeats import Repeats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -89,10 +89,14 @@ class UserCsv:
         self._number += 1
         return line
 
-    def skip_to(self, number: int) -> None:
-        """Pass over the lines up to this one, without a look at them."""
-        while self._number < number and self._next_line():
-            pass
+    def skip_to(self, number: int, *, keep: Container[int] = ()) -> list[Record]:
+        """Pass over the lines up to this one, without a look at them; return those with the numbers to keep."""
+        kept = []
+        while self._number < number and (raw := self._next_line()):
+            if self._number in keep:
+                line = raw.rstrip(b"\r\n")
+                kept.append(Record(self._number, line, self._parsed(line)))
+        return kept
 
     def _parsed(self, raw: bytes) -> Line | str:
         # Nearly all lines are good ones, and one look tells that faster than the many that find the reason why not.

@@ -18,10 +18,12 @@ writes them, are passed over. Lines are taken in their order:
   without an id   the user of that name (case does not count) gets the rating, or is created
 
 Whoever has that rating and username already is not touched. A line is refused, and the others are taken, when a
-value is not exactly what the service accepts, when the username belongs to another user, or when an earlier line
-was taken for the same user or the same username: the first one counts. The refused lines go to FILE.rejects.csv
-(in a dry run to FILE.dry-run.rejects.csv) with their numbers and the reasons. A list of which nothing was refused may be
-imported again, which changes nothing.
+value is not exactly what the service accepts, when the username belongs to another user at the end of the list, or
+when an earlier line is about the same user or the same username: the first one counts. So users may swap names, or pass
+a name on, whatever the order of the lines: a line whose username another user still has waits for the end of the list
+(100,000 such lines at most; one beyond them is refused). The refused lines go to FILE.rejects.csv (in a dry run to
+FILE.dry-run.rejects.csv) with their numbers and the reasons. A list of which nothing was refused may be imported again,
+which changes nothing.
 
 Lines are committed 5,000 at a time, each time together with how far the list was taken. Whatever ends an import, a
 power failure too, the same command goes on from there, and ends as if nothing had happened: same users, same counts,

@@ -9,9 +9,10 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +25,8 @@ from service.embedded import EmbeddedError
 from service.errors import LadderError, Misconfigured, OutcomeUnknown, Unavailable, explain
 from service.logs import configure
 from service.progress import Pace, progress
-from service.ranking.bulk import CHUNK_LINES, Line, Outcome, take
+from service.ranking.bulk import CHUNK_LINES, Line, Outcome, take, take_deferred
+from service.ranking.deferred import Deferred
 from service.ranking.tail import Tailer
 from service.settings import SettingsError
 from service.store import redis
@@ -118,7 +120,7 @@ def _run(options: argparse.Namespace, result: Result) -> None:
         if options.dry_run:
             rejects.begin()
             with open_intake(database_url, dry_run=True) as intake:
-                _take_all(source, intake, rejects, result, Progress())
+                _Import(source, intake, rejects, result, Progress()).run()
             return
         # Rather now than when everything is committed and only the board is missing.
         board = asyncio.run(_board(redis_url))
@@ -126,7 +128,8 @@ def _run(options: argparse.Namespace, result: Result) -> None:
         asyncio.run(_check_board(board, database_url))
         with open_intake(database_url, digest=source.scan.digest if source.scan else None) as intake:
             with following(database_url, redis_url):
-                _take_all(source, intake, rejects, result, _begin(source, intake, rejects, result, anew=options.anew))
+                done = _begin(source, intake, rejects, result, anew=options.anew)
+                _Import(source, intake, rejects, result, done).run()
             asyncio.run(_wait_for_board(database_url, redis_url, result.created + result.updated))
             if source.scan:
                 # Not before the board shows it: who is killed while it waits goes on waiting.
@@ -140,10 +143,10 @@ def _begin(source: _Source, intake: Intake, rejects: Rejects, result: Result, *,
         return Progress()
     done = intake.begin(anew=anew)
     if not rejects.begin(done.rejects):
-        # What was refused of it cannot be told any more.
+        # The lines that were refused can no longer be listed.
         done = intake.begin(anew=True)
     if done.line:
-        source.users.skip_to(done.line)
+        source.skip_to(done)
         result.resumed_after_line = done.line
     return done
 
@@ -167,6 +170,11 @@ class _Source:
                 self.scan = scan(file, lambda done: report(done, f"{done >> 20:,} MiB"))
                 report(status.st_size, f"{status.st_size >> 20:,} MiB, {self.scan.lines:,} lines")
         self.users = UserCsv(file)
+        self.deferred: list[Record] = []
+
+    def skip_to(self, done: Progress) -> None:
+        """Go on after the lines that were judged; `deferred` are those that still wait."""
+        self.deferred = self.users.skip_to(done.line, keep=frozenset(done.deferred))
 
     def chunks(self) -> Iterator[list[Record]]:
         """Give the lines that are left, `CHUNK_LINES` at a time; a regular file is read one ahead, in another thread."""
@@ -218,57 +226,81 @@ def _rejects(options: argparse.Namespace, file: BinaryIO) -> Rejects:
         raise Unusable(message) from error
 
 
-def _take_all(source: _Source, intake: Intake, rejects: Rejects, result: Result, done: Progress) -> None:
-    repeats = source.scan.repeats if source.scan else None
-    pace = Pace()
-    _tell(done, rejects, result)
-    with progress("Users", source.scan.lines if source.scan else source.size) as report:
-        began = done.line
-        for chunk in source.chunks():
-            after = done
+class _Import:
+    """The lines of a source on their way into an intake: what became of them, and which wait for the end of the list."""
 
-            def settle(outcome: Outcome, chunk: list[Record] = chunk, before: Progress = done) -> None:
-                nonlocal after
-                # An attempt before this one may have written something.
-                rejects.cut(before.rejects)
-                refused = _reject(rejects, chunk, outcome)
-                after = Progress(
-                    chunk[-1].number,
-                    before.created + outcome.created,
-                    before.updated + outcome.updated,
-                    before.unchanged + outcome.unchanged,
-                    before.refused + refused,
-                    rejects.size,
-                )
-                if source.scan:
-                    if refused:
-                        rejects.sync()
-                    intake.keep(after)
+    def __init__(self, source: _Source, intake: Intake, rejects: Rejects, result: Result, done: Progress) -> None:
+        self._source = source
+        self._intake = intake
+        self._rejects = rejects
+        self._result = result
+        self._done = done
+        self._deferred = Deferred(record.content for record in source.deferred if isinstance(record.content, Line))
+        self._waiting = {record.number: record for record in source.deferred}
 
-            lines = [record.content for record in chunk if isinstance(record.content, Line)]
-            take(intake, lines, repeats=repeats, settle=settle)
-            done = after
-            _tell(done, rejects, result)
-            if source.scan:
-                words = pace.words(done.line - began, source.scan.lines - began)
-                report(done.line, f"{result.taken + result.refused:,} lines, {words}")
-            else:
-                report(source.position(), f"{result.taken + result.refused:,} lines")
+    def run(self) -> None:
+        """Take every line, then those that waited for the end."""
+        scan = self._source.scan
+        pace, began = Pace(), self._done.line
+        self._tell()
+        with progress("Users", scan.lines if scan else self._source.size) as report:
+            for chunk in self._source.chunks():
+                self._take(chunk)
+                if scan:
+                    words = pace.words(self._done.line - began, scan.lines - began)
+                    report(self._done.line, f"{self._judged:,} lines, {words}")
+                else:
+                    report(self._source.position(), f"{self._judged:,} lines")
+            while self._deferred:
+                self._commit([], partial(take_deferred, self._intake, self._deferred))
+                report(self._done.line, f"{self._judged:,} lines")
 
+    @property
+    def _judged(self) -> int:
+        return self._result.taken + self._result.refused
 
-def _reject(rejects: Rejects, chunk: list[Record], outcome: Outcome) -> int:
-    refused = 0
-    for record in chunk:
-        reason = record.content if isinstance(record.content, str) else outcome.refused.get(record.number)
-        if reason is not None:
-            rejects.add(record, reason)
-            refused += 1
-    return refused
+    def _take(self, chunk: list[Record]) -> None:
+        lines = [record.content for record in chunk if isinstance(record.content, Line)]
+        repeats = self._source.scan.repeats if self._source.scan else None
+        self._commit(chunk, partial(take, self._intake, lines, deferred=self._deferred, repeats=repeats))
 
+    def _commit(self, chunk: list[Record], step: Callable[..., Outcome]) -> None:
+        """Run a step, and keep how far the import is with what the step commits."""
+        before, after = self._done, self._done
+        records = self._waiting | {record.number: record for record in chunk}
 
-def _tell(done: Progress, rejects: Rejects, result: Result) -> None:
-    _, result.created, result.updated, result.unchanged, result.refused, _ = done
-    result.rejects = str(rejects.path) if done.refused else None
+        def settle(outcome: Outcome) -> None:
+            nonlocal after
+            # An attempt before this one may have written something.
+            self._rejects.cut(before.rejects)
+            refused = {record.number: record.content for record in chunk if isinstance(record.content, str)}
+            refused |= outcome.refused
+            for number in sorted(refused):
+                self._rejects.add(records[number], refused[number])
+            after = Progress(
+                chunk[-1].number if chunk else before.line,
+                before.created + outcome.created,
+                before.updated + outcome.updated,
+                before.unchanged + outcome.unchanged,
+                before.refused + len(refused),
+                self._rejects.size,
+                tuple(line.number for line in outcome.deferred.lines),
+            )
+            if self._source.scan:
+                if refused:
+                    self._rejects.sync()
+                self._intake.keep(after)
+
+        self._deferred = step(settle=settle).deferred
+        self._waiting = {number: records[number] for number in after.deferred}
+        self._done = after
+        self._tell()
+
+    def _tell(self) -> None:
+        done = self._done
+        self._result.created, self._result.updated, self._result.unchanged = done.created, done.updated, done.unchanged
+        self._result.refused = done.refused
+        self._result.rejects = str(self._rejects.path) if done.refused else None
 
 
 async def _board(redis_url: str) -> State | None:

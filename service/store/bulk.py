@@ -21,7 +21,7 @@ from service.model import NewUser, UserId
 from service.store.postgres import CONNECT_SECONDS, KEEPALIVES, SESSION_OPTIONS, load_queries, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 _QUERIES: dict[str, Any] = dict(load_queries(Path(__file__).parent / "bulk.sql"))
 # Left to itself the planner would read the whole table for a chunk of it.
@@ -47,7 +47,11 @@ class Busy(Unavailable):
 
 
 class Progress(NamedTuple):
-    """How far an import is: the last line it has judged, what became of all, and how much of the rejects is valid."""
+    """
+    How far an import is: the last line it has judged, what became of all, and how much of the rejects is valid.
+
+    `deferred` are the numbers of earlier lines that wait for the end of the list.
+    """
 
     line: int = 0
     created: int = 0
@@ -55,15 +59,16 @@ class Progress(NamedTuple):
     unchanged: int = 0
     refused: int = 0
     rejects: int = 0
+    deferred: tuple[int, ...] = ()
 
 
 class Asked(msgspec.Struct):
     """The ids and lower-case names of a chunk, and those among them that an earlier line may have taken."""
 
-    ids: Sequence[UserId]
-    names: Sequence[str]
-    taken_ids: Sequence[UserId] = ()
-    taken_names: Sequence[str] = ()
+    ids: list[UserId]
+    names: list[str]
+    taken_ids: list[UserId] = []
+    taken_names: list[str] = []
 
 
 class Known(msgspec.Struct):
@@ -77,7 +82,9 @@ class Known(msgspec.Struct):
 
 class Plan(msgspec.Struct):
     """
-    What a chunk writes: new users; known ones, under their name or (in the order of the lines) another.
+    What a chunk writes: new users; known ones, under their name or (in the order of the list) another.
+
+    `parked` are users who give up their name first, so that another one can take it: they are renamed, too.
 
     `noted` is the line, the id and the lower-case name of what another line may try to take again, users that stay as
     they are included.
@@ -86,6 +93,7 @@ class Plan(msgspec.Struct):
     created: list[NewUser] = []
     rated: list[NewUser] = []
     renamed: list[NewUser] = []
+    parked: list[UserId] = []
     noted: list[tuple[int, UserId, str]] = []
 
 
@@ -147,11 +155,15 @@ class Intake:
         self._sweep()
         with self.transaction():
             rows = self._connection.execute(_QUERIES["begin"], {"list": self._list}).fetchall()
-        return Progress(*rows[0]) if rows else Progress()
+        if not rows:
+            return Progress()
+        line, created, updated, unchanged, refused, rejects, deferred = rows[0]
+        return Progress(line, created, updated, unchanged, refused, rejects, tuple(deferred))
 
     def keep(self, progress: Progress) -> None:
         """Note how far the import is, within the transaction that brought it there."""
-        self._connection.execute(_QUERIES["keep"], {"list": self._list, **progress._asdict()})
+        values = {**progress._asdict(), "deferred": list(progress.deferred)}
+        self._connection.execute(_QUERIES["keep"], {"list": self._list, **values})
 
     def forget(self) -> None:
         """Forget the list, which has been imported to its end."""
@@ -225,6 +237,8 @@ class Intake:
                 {"ids": [user.id for user in plan.rated], "ratings": [user.rating for user in plan.rated]},
             )
             changed = cursor.rowcount
+            if plan.parked:
+                cursor.execute(_QUERIES["park"], {"ids": plan.parked})
             if plan.renamed:
                 # One after the other: a name may be free only because a line before has given it up.
                 cursor.executemany(_QUERIES["rename"], [msgspec.structs.asdict(user) for user in plan.renamed])

@@ -49,15 +49,15 @@ DELETE FROM imports WHERE list = %(list)s;
 
 -- name: begin
 -- How far a list was taken.
-SELECT line, created, updated, unchanged, refused, rejects FROM imports WHERE list = %(list)s;
+SELECT line, created, updated, unchanged, refused, rejects, deferred FROM imports WHERE list = %(list)s;
 
 -- name: keep
 -- Note how far a list is taken.
-INSERT INTO imports (list, line, created, updated, unchanged, refused, rejects)
-VALUES (%(list)s, %(line)s, %(created)s, %(updated)s, %(unchanged)s, %(refused)s, %(rejects)s)
+INSERT INTO imports (list, line, created, updated, unchanged, refused, rejects, deferred)
+VALUES (%(list)s, %(line)s, %(created)s, %(updated)s, %(unchanged)s, %(refused)s, %(rejects)s, %(deferred)s::bigint[])
 ON CONFLICT (list) DO UPDATE
 SET line = EXCLUDED.line, created = EXCLUDED.created, updated = EXCLUDED.updated, unchanged = EXCLUDED.unchanged,
-    refused = EXCLUDED.refused, rejects = EXCLUDED.rejects, touched_at = EXCLUDED.touched_at;
+    refused = EXCLUDED.refused, rejects = EXCLUDED.rejects, deferred = EXCLUDED.deferred, touched_at = EXCLUDED.touched_at;
 
 -- name: has_schema
 -- Whether the database has been migrated.
@@ -99,6 +99,10 @@ SELECT FROM users WHERE id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE;
 UPDATE users u SET rating = asked.rating
 FROM unnest(%(ids)s::text[], %(ratings)s::int[]) AS asked (id, rating)
 WHERE u.id = asked.id AND u.rating <> asked.rating;
+
+-- name: park
+-- Give users a name that no other user has, until the end of this transaction frees the one they are to get.
+UPDATE users SET username = 'parked.' || left(replace(gen_random_uuid()::text, '-', ''), 24) WHERE id = ANY(%(ids)s::text[]);
 
 -- name: rename
 -- Set one user's name and rating.

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import psycopg
 
-from service.ranking.bulk import Line, take
+from service.ranking.bulk import Line, take, take_deferred
+from service.ranking.deferred import Deferred
 from service.store.bulk import open_intake
 
 Users = dict[str, tuple[str, int]]
@@ -24,8 +25,14 @@ class Totals(NamedTuple):
 
 def run(database_url: str, lines: Sequence[Line], *, chunk: int = 1000, dry_run: bool = False) -> Totals:
     """Import lines, `chunk` of them in each transaction."""
+    deferred, outcomes = Deferred(), []
     with open_intake(database_url, dry_run=dry_run) as intake:
-        outcomes = [take(intake, lines[start : start + chunk]) for start in range(0, len(lines), chunk)]
+        for start in range(0, len(lines), chunk):
+            outcomes.append(take(intake, lines[start : start + chunk], deferred=deferred))
+            deferred = outcomes[-1].deferred
+        while deferred:
+            outcomes.append(take_deferred(intake, deferred))
+            deferred = outcomes[-1].deferred
     return Totals(
         sum(outcome.created for outcome in outcomes),
         sum(outcome.updated for outcome in outcomes),
@@ -51,6 +58,7 @@ def store(database_url: str, users: Users) -> None:
 
 
 def reasons(database_url: str, lines: Sequence[Line]) -> dict[int, str]:
-    """Import lines in one transaction; returns why each refused one was."""
+    """Import lines in one transaction, and what waited for their end in another; returns why each refused one was."""
     with open_intake(database_url) as intake:
-        return take(intake, lines).refused
+        outcome = take(intake, lines, deferred=Deferred())
+        return outcome.refused | take_deferred(intake, outcome.deferred).refused

@@ -14,6 +14,7 @@ from service.errors import Unavailable
 from service.model import NewUser, UserId, new_user_id
 from service.ranking import bulk
 from service.ranking.bulk import Line, take
+from service.ranking.deferred import Deferred
 from service.ranking.ladder import Ladder
 from service.ranking.tail import Tailer
 from service.settings import Settings
@@ -37,10 +38,10 @@ def test_a_lost_connection_leaves_nothing_of_the_chunk(database_url: str, monkey
         return changed
 
     with open_intake(database_url) as intake:
-        take(intake, [Line(2, UserId("a"), "ann", 1500)])
+        take(intake, [Line(2, UserId("a"), "ann", 1500)], deferred=Deferred())
         monkeypatch.setattr(Intake, "write", write_and_lose)
         with pytest.raises(Unavailable):
-            take(intake, [Line(3, UserId("b"), "bob", 1500)])
+            take(intake, [Line(3, UserId("b"), "bob", 1500)], deferred=Deferred())
 
     assert ["a"] == list(stored(database_url))
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from service.errors import LadderError
 from service.model import UserId
-from service.ranking.bulk import Line, Outcome, take
+from service.ranking.bulk import Line, Outcome, take, take_deferred
+from service.ranking.deferred import Deferred
 from service.ranking.repeats import Repeats
 from service.settings import Settings
 from service.store import bulk
@@ -32,6 +33,8 @@ from tests.store.imports import Totals, Users, store, stored
 from tests.store.test_bulk import EXISTING, IDS, LISTS, NAMES, RATINGS, expected
 
 DIGEST = b"the digest of a list"
+PRESENT: Users = {"o": ("other", 1500), "s1": ("first", 1500), "s2": ("second", 1500)}
+SWAPPED = {100: ("second", "s1"), 22_000: ("first", "s2")}
 
 
 def made(*, ids: bool) -> bytes:
@@ -46,6 +49,9 @@ def made(*, ids: bool) -> bytes:
         elif number % 4000 == 3000:
             name = "other"
         user_id = f"u{number // 2 if number % 5000 == 2500 else number}"
+        if number in SWAPPED:
+            # Two users that there are, with each other's name: lines of different chunks.
+            name, user_id = SWAPPED[number]
         lines.append(f"{user_id + ',' if ids else ''}{name},{rating}".encode())
     return b"\n".join(lines)
 
@@ -53,7 +59,7 @@ def made(*, ids: bool) -> bytes:
 @contextmanager
 def killed(settings: Settings, path: Path) -> Iterator[None]:
     """An import that was killed in the middle of its third chunk, when two were committed."""
-    store(settings.database_url, {"o": ("other", 1500)})
+    store(settings.database_url, PRESENT)
     with psycopg.connect(settings.database_url) as blocking:
         # The import waits for the end of this transaction, to know whether the name is taken.
         blocking.execute("INSERT INTO users (id, username, rating) VALUES ('blocking', 'name-12345', 1500)")
@@ -80,6 +86,11 @@ def left(settings: Settings) -> int:
         return int((connection.execute(query).fetchone() or (0,))[0])
 
 
+def taken(database_url: str) -> dict[str, tuple[str, int, int]]:
+    """The users that were imported, and the one that stays as it was: all but those whose lines wait for the end."""
+    return {user_id: user for user_id, user in stored(database_url).items() if user_id not in ("s1", "s2")}
+
+
 def board(database_url: str) -> list[tuple[str, int]]:
     """Every name and rating."""
     return sorted((name, rating) for name, rating, _ in stored(database_url).values())
@@ -94,7 +105,7 @@ def test_a_killed_import_ends_like_one_that_was_not(
     path.write_bytes(made(ids=ids))
     whole.write_bytes(made(ids=ids))
     with killed(settings, path):
-        versions = {user_id: version for user_id, (_, _, version) in stored(settings.database_url).items()}
+        versions = {user_id: version for user_id, (_, _, version) in taken(settings.database_url).items()}
         assert 3 == run(settings, path, "--dry-run").returncode
         done = run(settings, path, "--json")
     assert versions.items() <= {key: version for key, (_, _, version) in stored(settings.database_url).items()}.items()
@@ -103,7 +114,7 @@ def test_a_killed_import_ends_like_one_that_was_not(
 
     other = msgspec.structs.replace(settings, database_url=stores.url(name := stores.create(stores.template)))
     try:
-        store(other.database_url, {"o": ("other", 1500)})
+        store(other.database_url, PRESENT)
         with redis.Redis.from_url(settings.redis_url) as client:
             client.flushdb()
         undisturbed = run(other, whole, "--json")
@@ -126,7 +137,7 @@ def test_what_cannot_be_resumed_starts_anew(settings: Settings, tmp_path: Path, 
     path = tmp_path / "list.csv"
     path.write_bytes(made(ids=True))
     with killed(settings, path):
-        before = stored(settings.database_url)
+        before = taken(settings.database_url)
         match why:
             case "a changed file":
                 path.write_bytes(path.read_bytes().replace(b"name-20000,1000", b"name-20000,1001"))
@@ -168,26 +179,32 @@ def test_an_import_by_several_sessions_is_one(
     for line in lines:
         repeats.add(line)
     done, taken = Progress(), lines
-    while taken:
+    while taken or done.deferred:
         with open_intake(database_url, digest=DIGEST) as intake:
             assert done == intake.begin()
             for _ in range(sessions):
                 taken = [line for line in lines if line.number > done.line][:chunk]
-                if not taken:
+                if not taken and not done.deferred:
                     break
 
-                def settle(outcome: Outcome, last: int = taken[-1].number, before: Progress = done) -> None:
+                def settle(outcome: Outcome, taken: list[Line] = taken, before: Progress = done) -> None:
                     nonlocal done
                     done = Progress(
-                        last,
+                        taken[-1].number if taken else before.line,
                         before.created + outcome.created,
                         before.updated + outcome.updated,
                         before.unchanged + outcome.unchanged,
+                        deferred=tuple(line.number for line in outcome.deferred.lines),
                     )
                     intake.keep(done)
 
-                refused |= set(take(intake, taken, repeats=repeats, settle=settle).refused)
-            if not taken:
+                deferred = Deferred(line for line in lines if line.number in done.deferred)
+                if taken:
+                    outcome = take(intake, taken, deferred=deferred, repeats=repeats, settle=settle)
+                else:
+                    outcome = take_deferred(intake, deferred, settle=settle)
+                refused |= set(outcome.refused)
+            if not taken and not done.deferred:
                 intake.forget()
 
     assert totals == Totals(done.created, done.updated, done.unchanged, frozenset(refused))
