@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from granian.net import SocketHolder
+from granian import net
 from granian.server.mp import MPServer
 
 if TYPE_CHECKING:
@@ -46,11 +46,10 @@ class DrainingServer(MPServer):
             return
         self.shared.listen(self.backlog)
         self.shared.set_inheritable(True)
-        self._shd, self._sfd, self._sso = (
-            SocketHolder(self.shared.fileno(), False, self.backlog),
-            self.shared.fileno(),
-            self.shared,
-        )
+        # Their types tell neither of its arguments nor that these are ever set.
+        holder: Any = net.SocketHolder  # type: ignore[attr-defined]
+        self._shd: Any = holder(self.shared.fileno(), False, self.backlog)
+        self._sso: Any = self.shared
 
     def _respawn_workers(self, workers: list[int], *args: Any, **named: Any) -> None:
         self._mourn("worker.died", workers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LOCALHOST = "localhost"
 """Listens on both 127.0.0.1 and ::1, as clients try either first."""
@@ -14,7 +14,7 @@ _LOOPBACK_DEVICE = b"lo"
 
 class _Address(NamedTuple):
     family: socket.AddressFamily
-    sockaddr: tuple[str | int, ...]
+    sockaddr: tuple[Any, ...]
 
 
 def refusal(host: str, port: int) -> str | None:
