@@ -116,6 +116,7 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
         mirror,
         source=lambda: tailer.believed,
         cursor_key=settings.cursor_secret.encode() if settings.cursor_secret else None,
+        withheld=lambda: tailer.withheld,
         served=sampler.saw,
     )
     background: list[asyncio.Task[None]] = []

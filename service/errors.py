@@ -10,8 +10,9 @@ Every error that a request can end in, as one tree.
     ├── KeyReused               the Idempotency-Key belongs to another request
     ├── PreconditionFailed      If-Match names no version that is the current one
     ├── Unavailable             a store cannot be reached or is too slow; nothing was changed, retry later
-    │   ├── Overloaded          a bounded queue is full
+    │   ├── Overloaded          a bounded queue is full, or every connection of a pool is in use
     │   ├── Misconfigured       a store answers that it is not what its variable says; only another value helps
+    │   ├── Unsupported         the server refuses what the mirror needs: another kind of server, or missing rights
     │   └── NotReady            the mirror answers but must not be believed yet; Postgres is asked instead
     │       └── Behind          the mirror has not got a write that the answer must show
     ├── UnsupportedMediaType    the body is not JSON in UTF-8
@@ -80,6 +81,10 @@ class Misconfigured(Unavailable):
     """A variable names a store that cannot be used; only another value helps."""
 
 
+class Unsupported(Unavailable):
+    """REDIS_URL names a server that refuses a command of the mirror."""
+
+
 class NotReady(Unavailable):
     """The mirror is loading, damaged, or of another history of Postgres; ranks come from Postgres."""
 
@@ -122,6 +127,8 @@ def explain(error: BaseException) -> str:
     For operators alone, in logs and on terminals: a client is told `str(error)`, which names no host and no role.
     """
     said = str(error)
-    # Where in which of our scripts Redis refused is of no use to anybody, and differs each time.
+    # The arguments of a refused command and its line in a script differ each time: with them each repetition of one
+    # error would be logged as a new one.
     below = " ".join(str(error.__cause__ or "").split()).partition(" script: ")[0]
+    below = below.partition(", with args beginning with")[0]
     return said if not below or below in said else f"{said.rstrip('.')}: {below}"[:_LONGEST_REASON]

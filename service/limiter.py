@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from service.errors import LadderError, explain
+from service.errors import Unavailable, explain
 from service.ranking.coalesce import Coalescer
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Limiter:
                 return Verdict(True, left + tokens - 1)
         try:
             return await self._taken(client)
-        except LadderError:
+        except Exception:  # noqa: BLE001  `_take` has logged it: a limit that cannot be shared is kept by this process
             return self._own.take(client, now)
 
     def _try_again(self, client: str, now: float) -> None:
@@ -102,9 +102,10 @@ class Limiter:
         asked = Counter(clients)
         try:
             grants = await self._buckets.take(asked, spare=self._spare)
-        except LadderError as error:
+        except Exception as error:
             if not self._away:
-                _log.warning("rate_limit.local", reason=explain(error))
+                is_ours = not isinstance(error, Unavailable)
+                _log.warning("rate_limit.local", reason=explain(error), exc_info=error if is_ours else None)
             self._away, self._away_until = True, self._clock() + AWAY_SECONDS
             raise
         if self._away:

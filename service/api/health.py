@@ -37,12 +37,13 @@ class RedisHealth(msgspec.Struct):
 
 
 class MirrorHealth(msgspec.Struct):
-    """What the mirror says of itself; null where Redis could not be asked."""
+    """What the mirror says of itself; null where Redis could not be asked. `reason` is why it is not used, or null."""
 
     ready: bool
     lag_ms: int | None
     users: int | None
     source: str | None
+    reason: str | None = None
 
 
 class Health(msgspec.Struct):
@@ -66,8 +67,8 @@ async def examine(ladder: Ladder) -> Health:
     if state is not None and not isinstance(state, BaseException):
         ready = ladder.trusts(state)
         mirror = MirrorHealth(ready, state.lag_ms if ready else None, state.users, state.source)
-    fresh = mirror.ready and mirror.lag_ms is not None and mirror.lag_ms <= FRESH_LAG_MS
-    well = ledger_up and fresh and ladder.breaker == "closed"
+    mirror.reason = ladder.distrust(state) or _slowness(ladder, mirror) or None
+    well = ledger_up and mirror.reason is None
     status: Literal["ok", "degraded", "down"] = "ok" if well else "degraded" if ledger_up or mirror.ready else "down"
     return Health(
         status,
@@ -76,6 +77,14 @@ async def examine(ladder: Ladder) -> Health:
         RedisHealth("up" if redis_up else "down", ladder.breaker),
         mirror,
     )
+
+
+def _slowness(ladder: Ladder, mirror: MirrorHealth) -> str:
+    if ladder.breaker != "closed":
+        return "calls to Redis failed repeatedly, and it is left alone for a moment"
+    if mirror.lag_ms is not None and mirror.lag_ms > FRESH_LAG_MS:
+        return f"the board is {mirror.lag_ms / 1000:.1f} s behind Postgres"
+    return ""
 
 
 class Sign(msgspec.Struct):
@@ -96,7 +105,7 @@ _ILL = Health(
     service.__version__,
     PostgresHealth("down", 0),
     RedisHealth("down", "open"),
-    MirrorHealth(ready=False, lag_ms=None, users=None, source=None),
+    MirrorHealth(ready=False, lag_ms=None, users=None, source=None, reason="Redis did not answer in time"),
 )
 _HEALTH = Operation(
     tag="Health",

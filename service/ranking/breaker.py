@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from service import metrics
-from service.errors import NotReady, Unavailable
+from service.errors import NotReady, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,14 +79,18 @@ class Breaker:
         Run the block if the store may be called, and count how it went; a block that is cancelled counts as nothing.
 
         Raises `Unavailable` at once, without running the block, while the breaker is open. Only
-        `Unavailable` out of the block is a failure; any other error, and `NotReady`, is the answer of a
-        store that works. O(1).
+        `Unavailable` out of the block is a failure. `Overloaded` counts as nothing; any other error, and `NotReady`,
+        is the answer of a store that works. O(1).
         """
         era = self._admit()
         try:
             yield
         except NotReady:
             self._succeeded(era)
+            raise
+        except Overloaded:
+            # Our own lack of a connection says nothing about the store.
+            self._gave_up(era)
             raise
         except Unavailable:
             self._failed(era)

@@ -9,6 +9,7 @@ Which store answers a read. The mirror does, unless it lags, or lacks what the a
 | may lack something since a call failed | Postgres | mirror, marked stale |
 | lacks the write of the reader's token | Postgres | refused |
 | not ready, or away | Postgres | refused |
+| a defect of ours in reading it | Postgres, and the defect is logged | refused |
 """
 
 from __future__ import annotations
@@ -79,6 +80,9 @@ class Choice:
         try:
             found = await ask()
         except Unavailable:
+            return await count()
+        except Exception as error:  # noqa: BLE001  whatever is wrong with the mirror, Postgres has the answer
+            self._mirror.report_defect(error)
             return await count()
         lag_ms = found.board.lag_ms or 0
         doubtful = self._mirror.is_doubtful(lag_ms, asked_at=asked_at)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from service.errors import NotFound, Overloaded
+from service.errors import NotFound, Unavailable
 from service.model import Board, Roster, Standing
 from service.ranking.answers import Answer, Ranked, Seen
 from service.ranking.coalesce import Coalescer
@@ -128,7 +128,8 @@ class Fallback:
     async def _deadline(self) -> AsyncIterator[None]:
         self.under_way += 1
         try:
-            async with within(ANSWER_SECONDS, Overloaded()):
+            # Beyond a turn at the bulkhead and a statement that Postgres itself cuts off: it has gone silent.
+            async with within(ANSWER_SECONDS, Unavailable("Postgres did not answer in time")):
                 yield
         finally:
             self.under_way -= 1

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from service import failpoints, metrics
-from service.errors import Behind, LadderError, NotReady, StoreBug, Unavailable, explain
+from service.errors import Behind, LadderError, NotReady, Overloaded, StoreBug, Unavailable, Unsupported, explain
 from service.model import Around, Board, Buckets, Counted, Page, Placed, Roster, Standing, Token, User, UserId, Window
 from service.ranking.breaker import Breaker
 from service.ranking.deadline import within
@@ -33,6 +33,9 @@ CALL_SECONDS = 0.5
 """One call to Redis in all, connecting included; each step of it is allowed about half (`store.redis`)."""
 BLAME_SECONDS = 60
 """How often the log says why writes do not reach Redis, as long as the reason is the same."""
+
+TROUBLE_SECONDS = 10
+"""How long `trouble` is told after the call that failed: longer than the pause between two looks at `/health`."""
 
 _log = structlog.get_logger(__name__)
 
@@ -76,6 +79,8 @@ class GuardedMirror:
         self.breaker = Breaker("Redis", changed=self._turned)
         self._told: BreakerState = "closed"
         self._blamed, self._blamed_at = "", -math.inf
+        self._trouble, self._trouble_at = "", -math.inf
+        self._defect, self._defect_at = "", -math.inf
 
     def _turned(self, state: BreakerState) -> None:
         # Probes that fail, every ten seconds for as long as Redis is away, are no news.
@@ -100,11 +105,32 @@ class GuardedMirror:
             try:
                 async with within(CALL_SECONDS, Unavailable("Redis did not answer in time")):
                     yield
-            except NotReady:
+            except (NotReady, Overloaded):
+                # Neither says that Redis failed: one is its answer, the other is our own lack of a connection.
                 raise
-            except Unavailable:
+            except Unavailable as error:
+                if isinstance(error, Unsupported):
+                    self._note_trouble(error)
                 self._failed_at = self._clock()
                 raise
+
+    @property
+    def trouble(self) -> str:
+        """Why calls of some kind fail although Redis answers others, "" if none did in the last `TROUBLE_SECONDS`."""
+        return self._trouble if self._clock() - self._trouble_at <= TROUBLE_SECONDS else ""
+
+    def _note_trouble(self, error: Exception) -> None:
+        self._trouble, self._trouble_at = str(error) if isinstance(error, LadderError) else "", self._clock()
+        self._trouble = self._trouble or "the mirror's answer could not be understood"
+
+    def report_defect(self, error: Exception) -> None:
+        """Log a defect in a read of the mirror, once a minute while it is the same one; Postgres answers in its place."""
+        self._note_trouble(error)
+        now, reason = self._clock(), repr(error)
+        if reason == self._defect and now - self._defect_at < BLAME_SECONDS:
+            return
+        self._defect, self._defect_at = reason, now
+        _log.error("mirror.read_failed", reason=explain(error), exc_info=error)
 
     async def state(self) -> State | None:
         """
@@ -188,8 +214,12 @@ class GuardedMirror:
         try:
             async with self._calling():
                 await self._mirror.fill(users, source=source)
+        except StoreBug as error:
+            self.report_defect(error)
         except LadderError as error:
             _log.debug("cache.fill_failed", reason=str(error), users=len(users))
+        except Exception as error:  # noqa: BLE001  the users have been read: that they are not cached is no error of theirs
+            self.report_defect(error)
 
     async def put(self, rated: Sequence[Rated | Removed]) -> Sequence[Placed]:
         """
@@ -223,6 +253,8 @@ class GuardedMirror:
         return placed
 
     def _blame(self, error: Exception, *, writes: int) -> None:
+        if not isinstance(error, Unavailable):
+            self._note_trouble(error)
         # A Redis that is full refuses every write for hours, and the breaker stays closed over its reads.
         now, reason = self._clock(), explain(error)
         known = isinstance(error, Unavailable) and self.breaker.state != "closed"

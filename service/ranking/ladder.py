@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from service.errors import NotFound, Unavailable
+from service.errors import LadderError, NotFound, StoreBug, Unavailable
 from service.model import (
     Day,
     Page,
@@ -56,7 +56,8 @@ class Ladder(Writes):
     The one board of a ledger and its mirror.
 
     `source` tells which history of Postgres is being read, "" while that is not known; the mirror
-    refuses to rank for another history than its own. Without a `cursor_key` the database's own is used.
+    refuses to rank for another history than its own. `withheld` tells why it must not be used at all, "" if it may.
+    Without a `cursor_key` the database's own is used.
     `served` is told of each user whom the mirror ranked, and must return at once.
     """
 
@@ -67,12 +68,14 @@ class Ladder(Writes):
         *,
         source: Callable[[], str],
         cursor_key: bytes | None = None,
+        withheld: Callable[[], str] = lambda: "",
         served: Callable[[UserId], None] = lambda _: None,
     ) -> None:
         super().__init__(ledger, GuardedMirror(mirror, source=source))
         self._cursor_key = cursor_key
         self._mirror = mirror
         self._source = source
+        self._withheld = withheld
         self._served = served
         self.fallback = Fallback(ledger)
         self._choice = Choice(self._guarded)
@@ -83,11 +86,15 @@ class Ladder(Writes):
         self._searched = Coalescer(self._search_ledger, shared=True, max_batch=1, max_in_flight=4, name="searches")
         self._recalled = Coalescer(self._ledger.past, shared=True, max_batch=HISTORIES, name="histories")
         self._pinged = Coalescer(self._ping_ledger, shared=True, max_in_flight=1, name="pings")
+        self._keyed = Coalescer(self._ask_cursor_key, shared=True, max_in_flight=1, name="cursor_keys")
+        self._looked_at = Coalescer(self._ask_state, shared=True, max_in_flight=1, name="states")
+        self._left = Coalescer(self._ask_outcome, shared=True, max_in_flight=1, name="outcomes")
 
     async def drain(self) -> None:
         """Return when no call is under way: before the stores are closed."""
         pages = (self._mirrored_pages, self._searched, self._recalled, self.standings)
-        reads = (self._mirrored, *pages, self._stored, self._pinged, self.fallback)
+        probes = (self._keyed, self._pinged, self._looked_at, self._left)
+        reads = (self._mirrored, *pages, self._stored, *probes, self.fallback)
         await super().drain()
         for gathered in reads:
             await gathered.drain()
@@ -150,9 +157,9 @@ class Ladder(Writes):
         await self._cursors()
 
     async def _cursors(self) -> Cursors:
-        # The key never changes, so processes that fetch it at the same time get the same one.
         if self._cursor_key is None:
-            self._cursor_key = await self._ledger.cursor_key()
+            # It never changes: processes that fetch it at the same time get the same one.
+            self._cursor_key = await self._keyed(None)
         return Cursors(self._cursor_key)
 
     async def search(self, prefix: str, *, limit: int, demand: Demand = ANY) -> list[Answer[Seen]]:
@@ -194,12 +201,13 @@ class Ladder(Writes):
 
     async def mirror_state(self) -> State | None:
         """Return what the mirror says of itself, None if there is none; raises `Unavailable`."""
-        return await self._guarded.state()
+        async with within(PING_SECONDS, Unavailable("Redis did not answer in time")):
+            return await self._looked_at(None)
 
     async def last_reconcile(self) -> Outcome | None:
         """Return how the last full reconciliation ended, None if that is not known; raises `Unavailable`."""
         async with within(PING_SECONDS, Unavailable("Redis did not answer in time")):
-            raw = await self._mirror.last_reconcile()
+            raw = await self._left(None)
         try:
             return None if raw is None else msgspec.json.decode(raw, type=Outcome)
         except msgspec.MsgspecError:
@@ -214,6 +222,20 @@ class Ladder(Writes):
         """Whether ranks are read from a mirror in this state: complete, undamaged, of our own history."""
         return state.ready and state.intact and self._source() in (state.source, ANY_SOURCE)
 
+    def distrust(self, state: State | BaseException | None) -> str:
+        """Return why ranks are not read from a mirror that said this of itself, or did not answer so; "" if they are."""
+        if withheld := self._withheld():
+            return withheld
+        if isinstance(state, BaseException):
+            return str(state)
+        if state is None:
+            return "Redis holds no board"
+        if not self.trusts(state):
+            if not state.intact:
+                return "the board is damaged, and will be loaded again"
+            return "the board is being loaded" if not state.ready else "the board is of another history of Postgres"
+        return self._guarded.trouble
+
     # A batch asks one store only: look-ups that Redis can answer do not wait for those that Postgres must.
 
     async def _ask_ledger(self, ids: Sequence[UserId]) -> list[User | NotFound]:
@@ -225,6 +247,21 @@ class Ladder(Writes):
 
     async def _search_ledger(self, searches: Sequence[tuple[str, int]]) -> list[list[User]]:
         return [await self._ledger.search(prefix, limit=limit) for prefix, limit in searches]
+
+    async def _ask_cursor_key(self, asked: Sequence[None]) -> list[bytes]:
+        return [await self._ledger.cursor_key()] * len(asked)
+
+    async def _ask_state(self, asked: Sequence[None]) -> list[State | None]:
+        try:
+            return [await self._guarded.state()] * len(asked)
+        except LadderError:
+            raise
+        except Exception as error:
+            self._guarded.report_defect(error)
+            raise StoreBug("what Redis says of the board could not be understood") from error
+
+    async def _ask_outcome(self, asked: Sequence[None]) -> list[bytes | None]:
+        return [await self._mirror.last_reconcile()] * len(asked)
 
     async def _ping_ledger(self, pings: Sequence[None]) -> Sequence[None]:
         await self._ledger.ping()

@@ -55,6 +55,7 @@ class Tailer:
     `believed` with every call, so that a board of another history is not read: that is whichever history was seen
     last by any connection of this process, kept in `history`. Until Postgres has been asked no board is believed,
     and while it cannot be reached from the start any is (""), because then there is nothing to compare it with.
+    `withheld` is why the board may not be used at all until an operator decides, "" if it may.
     """
 
     def __init__(self, database_url: str, mirror: Mirror, *, history: History | None = None) -> None:
@@ -64,14 +65,14 @@ class Tailer:
         self.source = NO_SOURCE
         self.leading = False
         self._reported = ""
-        self._withheld = False
+        self.withheld = ""
         self._warned: set[str] = set()
         self._examined_at = -math.inf
 
     @property
     def believed(self) -> str:
         """The history whose board may be read now."""
-        return NO_SOURCE if self._withheld else self._history.source
+        return NO_SOURCE if self.withheld else self._history.source
 
     async def run(self) -> None:
         """Follow for ever; a store that is away is tried again. End it by cancelling."""
@@ -84,8 +85,8 @@ class Tailer:
                 if self._history.source == NO_SOURCE and not isinstance(error, StoreBug):
                     self._history.source = ANY_SOURCE
                 self._report(error)
-            except Exception:  # noqa: BLE001  a defect must not end the healing of everything else
-                _log.exception("tail.failed")
+            except Exception as error:  # noqa: BLE001  a defect must not end the healing of everything else
+                self._report_defect(error)
             finally:
                 self.leading = False
                 metrics.TAIL_LEADING.set(0)
@@ -98,6 +99,12 @@ class Tailer:
             event = "mirror.withheld" if isinstance(error, Withheld) else "tail.interrupted"
             _log.warning(event, reason=self._reported)
 
+    def _report_defect(self, error: Exception) -> None:
+        # Once as well: a server that answers nonsense makes every cycle fail in the same way.
+        if (reason := repr(error)) != self._reported:
+            self._reported = reason
+            _log.error("tail.failed", exc_info=error)
+
     async def _follow(self, feed: Feed) -> None:
         while True:
             self.source = self._history.source = await feed.adopt()
@@ -105,14 +112,14 @@ class Tailer:
             metrics.TAIL_LEADING.set(self.leading)
             try:
                 # By each process: a board that may lose users at any time must not be read by any.
-                if self._withheld or time.monotonic() - self._examined_at >= EXAMINE_SECONDS:
+                if self.withheld or time.monotonic() - self._examined_at >= EXAMINE_SECONDS:
                     await self._examine_redis()
                 if self.leading:
                     await self.cycle(feed)
                     self._reported = ""
-                self._withheld = False
+                self.withheld = ""
             except Withheld as error:
-                self._withheld = True
+                self.withheld = str(error)
                 self._report(error)
                 await asyncio.sleep(STANDBY_SECONDS)
             else:
@@ -184,7 +191,7 @@ class Tailer:
                 # Nobody else in this process may ask it for hours.
                 self._report(error)
             self._examined_at = time.monotonic() - EXAMINE_SECONDS + STANDBY_SECONDS
-            if self._withheld:
+            if self.withheld:
                 raise
             return
         self._examined_at = time.monotonic()

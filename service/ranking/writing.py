@@ -235,6 +235,9 @@ class Writes:
             sightings = await self._guarded.ranks([Lookup(item.user.id) for item in rated])
         except LadderError:
             return [Placed("pending") for _ in placed]
+        except Exception as error:  # noqa: BLE001  they are committed, whatever the mirror makes of the question
+            self._guarded.report_defect(error)
+            return [Placed("pending") for _ in placed]
         found: list[Placed] = []
         for item, place, seen in zip(rated, placed, sightings, strict=True):
             standing = None if isinstance(seen, LadderError) else seen.standing

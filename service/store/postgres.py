@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -14,7 +15,7 @@ from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from service import metrics
-from service.errors import OutcomeUnknown, StoreBug, Unavailable
+from service.errors import OutcomeUnknown, Overloaded, StoreBug, Unavailable
 from service.store.history import History
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
     source: str | None = None
 
 
-Pool = AsyncConnectionPool[Connection]
+class Pool(AsyncConnectionPool[Connection]):
+    """A pool that knows how many of its connections are lent, and when the last one was (of the event loop's clock)."""
+
+    lent = 0
+    lent_at = -math.inf
+
 
 CONNECT_SECONDS = 2
 ACQUIRE_SECONDS = 1.0
@@ -155,7 +161,7 @@ def _pool(
     options: str = SESSION_OPTIONS,
     check: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> Pool:
-    return AsyncConnectionPool(
+    return Pool(
         database_url,
         connection_class=Connection,
         kwargs={
@@ -213,15 +219,30 @@ async def borrowed(pool: Pool, operation: str = "other", *, writing: bool = Fals
     that all of it takes is counted under.
     """
     with metrics.postgres_call(operation):
-        with translated():
-            connection = await pool.getconn()
+        connection = await _lend(pool)
         try:
             if writing and connection.source is None:
                 raise Unavailable(UNIDENTIFIED)
             with translated(writing=writing), answering(connection, ANSWER_SECONDS):
                 yield connection
         finally:
+            pool.lent -= 1
             await pool.putconn(connection)
+
+
+async def _lend(pool: Pool) -> Connection:
+    asked_at = asyncio.get_running_loop().time()
+    with translated():
+        try:
+            connection = await pool.getconn()
+        except PoolTimeout as error:
+            # The pool says the same whether Postgres gives it no connection or others of ours have all of them.
+            if pool.lent < pool.max_size and pool.lent_at < asked_at:
+                raise Unavailable("Postgres cannot be reached") from error
+            raise
+    pool.lent += 1
+    pool.lent_at = asyncio.get_running_loop().time()
+    return connection
 
 
 @contextmanager
@@ -233,9 +254,10 @@ def translated(*, writing: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (PoolTimeout, PoolClosed, TooManyRequests) as error:
-        message = "Postgres has no connection to spare"
-        raise Unavailable(message) from error
+    except (PoolTimeout, TooManyRequests) as error:
+        raise Overloaded("Every connection to Postgres is in use; nothing was changed.") from error
+    except PoolClosed as error:
+        raise Unavailable("The connections to Postgres are closed") from error
     except psycopg.errors.UniqueViolation:
         raise
     except psycopg.Error as error:

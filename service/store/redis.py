@@ -11,7 +11,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from service.errors import Misconfigured, NotReady, StoreBug, Unavailable
+from service.errors import Misconfigured, NotReady, Overloaded, StoreBug, Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,7 +79,7 @@ def _words(command: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn redis-py's errors, and those of a broken socket below it, into `Unavailable` or `StoreBug`."""
+    """Turn redis-py's errors, and those of a broken socket below it, into ours, as `translate` says."""
     try:
         yield
     except (exceptions.RedisError, OSError) as error:
@@ -95,31 +95,65 @@ def translated() -> Iterator[None]:
 # What a healthy server says while it is full, demoted, moving or misconfigured: not our defect. redis-py
 # has classes for some of these, without the word that they began with, and leaves the others as they came.
 _TRANSIENT_CLASSES = (
-    exceptions.ConnectionError,  # refused, reset, LOADING, NOAUTH, too many connections
+    exceptions.ConnectionError,  # refused, reset, LOADING, NOAUTH, too many clients
     exceptions.OutOfMemoryError,
     exceptions.ReadOnlyError,
-    exceptions.NoPermissionError,
-    exceptions.ClusterError,
-    exceptions.ClusterDownError,
-    exceptions.TryAgainError,
     exceptions.MasterDownError,
     OSError,
 )
 _NO_SUCH_DATABASE = ("DB index is out of range", "invalid DB index", "SELECT is not allowed in cluster mode")
 _TRANSIENT_WORDS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ", "READONLY ", "LOADING ", "UNBLOCKED ")
+_CLUSTER_CLASSES = (
+    exceptions.AskError,  # MovedError, too
+    exceptions.ClusterCrossSlotError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+)
+# Errors of a script that the server causes, not the script: it lacks a command, forbids one, or is a cluster node.
+_SERVER_WORDS = (
+    "unknown redis command",
+    "not allowed from",
+    "can't run this command",
+    "can't access",
+    "non local key",
+    "do not hash to the same slot",
+)
 
 
 def translate(error: BaseException) -> Exception:
-    """Return our error for one of the driver's."""
+    """
+    Return our error for one of the driver's.
+
+    `StoreBug` only for what our own scripts or arguments cause. Whatever else a server refuses is `Unsupported`: a
+    Sentinel, a cluster node, a proxy that forbids commands and a server of another protocol each have words of their own.
+    """
     # Of what is refused in a transaction redis-py tells where it stood first, and then the server's words in a tuple.
     text = str(error).rpartition("caused error: ('")[2]
     if isinstance(error, exceptions.TimeoutError):
         return Unavailable("Redis did not answer in time")
+    if isinstance(error, exceptions.MaxConnectionsError):
+        return Overloaded("Every connection to Redis is in use; nothing was changed.")
     # Over a Unix socket redis-py wraps this answer in a ConnectionError.
     if text.startswith(_NO_SUCH_DATABASE):
         return Misconfigured("REDIS_URL names a database that this Redis does not have")
     if isinstance(error, _TRANSIENT_CLASSES) or text.startswith(_TRANSIENT_WORDS):
         return Unavailable(f"Redis cannot be used now ({type(error).__name__})")
+    return _refusal(error, text)
+
+
+def _refusal(error: BaseException, text: str) -> NotReady | StoreBug | Unsupported:
     if text.startswith("WRONGTYPE"):
         return NotReady("a key of ours holds something else")
-    return StoreBug(f"Redis refused a command: {text}")
+    if _is_defect(error, text):
+        return StoreBug(f"Redis refused a command: {text}")
+    if isinstance(error, _CLUSTER_CLASSES):
+        return Unsupported("REDIS_URL names a node of a Redis Cluster, which cannot be the mirror")
+    if isinstance(error, exceptions.InvalidResponse):
+        return Unsupported("REDIS_URL names a server that does not speak the Redis protocol")
+    return Unsupported()
+
+
+def _is_defect(error: BaseException, text: str) -> bool:
+    if isinstance(error, exceptions.DataError) or text.startswith("BADARG "):
+        return True
+    return "user_script:" in text and not any(word in text.lower() for word in _SERVER_WORDS)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from redis.exceptions import NoScriptError
 
-from service.store.redis import translated
+from service.errors import Unsupported
+from service.store.redis import translate, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 OLDEST = (7, 0)
 _SECTIONS = ("server", "memory", "replication")
+# Refused with NOSCRIPT by every server that runs scripts.
+_NO_SCRIPT = ("EVALSHA", "0" * 40, 0)
 _CONFIG = (
     "maxmemory-policy",
     "stop-writes-on-bgsave-error",
@@ -26,6 +30,12 @@ _CONFIG = (
     "lazyfree-lazy-server-del",
     "min-replicas-to-write",
     "locale-collate",
+)
+
+
+_WITHOUT_SCRIPTS = (
+    "REDIS_URL names a server that runs no Lua scripts for this user (EVALSHA is refused): name a Redis or Valkey itself,"
+    " and a user who may call EVALSHA and SCRIPT LOAD"
 )
 
 
@@ -44,10 +54,16 @@ async def examine(client: Client) -> Verdict:
                 pipe.execute_command("INFO", section)
             for name in _CONFIG:
                 pipe.execute_command("CONFIG GET", name)
-            replies = await pipe.execute(raise_on_error=False)
+            pipe.execute_command(*_NO_SCRIPT)
+            *replies, probed = await pipe.execute(raise_on_error=False)
     # A reply that is an error says that we may not ask: then nothing is known.
     facts = [reply.items() for reply in replies if isinstance(reply, dict)]
-    return judge({_text(name): _text(value) for pairs in facts for name, value in pairs})
+    verdict = judge({_text(name): _text(value) for pairs in facts for name, value in pairs})
+    if verdict.refusal or isinstance(probed, NoScriptError) or not isinstance(probed, Exception):
+        return verdict
+    if isinstance(translate(probed), Unsupported):
+        return msgspec.structs.replace(verdict, refusal=_WITHOUT_SCRIPTS)
+    return verdict
 
 
 def _text(value: object) -> str:
@@ -58,8 +74,16 @@ def judge(facts: Mapping[str, str]) -> Verdict:
     """Judge a server by the fields of INFO and CONFIG that are known; pure."""
     version = facts.get("redis_version", "")
     policy = facts.get("maxmemory-policy", facts.get("maxmemory_policy", ""))
+    mode = facts.get("redis_mode", facts.get("server_mode", ""))
     refusal = ""
-    if (found := _version(version)) is not None and found < OLDEST:
+    if mode == "sentinel":
+        refusal = "REDIS_URL names a Sentinel, which holds no data: name the master that it watches"
+    elif mode == "cluster":
+        refusal = (
+            "REDIS_URL names a node of a Redis Cluster, which cannot be the mirror: name a Redis that runs without"
+            " cluster-enabled"
+        )
+    elif (found := _version(version)) is not None and found < OLDEST:
         refusal = f"Redis is version {version}, which lacks read-only scripts: use Redis 7.0, Valkey 7.2, or newer"
     elif facts.get("role") == "slave":
         refusal = "REDIS_URL names a replica, which takes no writes and may lag: name the master"

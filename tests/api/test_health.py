@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from functools import partial
+
 import pytest
 
 from service import __version__
 
 from .serving import Service, wait_until
 from .shapes import assert_request_id, fresh_name
+
+CROWD = 300
 
 
 def test_health_tells_how_the_stores_are(service: Service) -> None:
@@ -52,3 +58,20 @@ def test_health_says_nothing_that_helps_an_attacker(service: Service, target: st
     text = service.get(target).text
 
     assert not any(secret in text for secret in ("postgresql:", "redis:", "unix:", "sock", "/", "ladder_test_"))
+
+
+@pytest.mark.parametrize("target", ["/health", "/health/ready", "/metrics"])
+def test_a_crowd_of_probes_is_answered_with_few_calls(service: Service, target: str) -> None:
+    """They share the calls to both stores; a connection for each would leave none for the ranks."""
+    with contextlib.ExitStack() as stack:
+        lines = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", service.settings.port), timeout=10))
+            for _ in range(CROWD)
+        ]
+        for line in lines:
+            line.sendall(f"GET {target} HTTP/1.1\r\nHost: ladder\r\nConnection: close\r\n\r\n".encode())
+        answers = [b"".join(iter(partial(line.recv, 65536), b"")) for line in lines]
+
+    assert {b"200"} == {answer[9:12] for answer in answers}
+    assert "closed" == service.get("/health").json()["redis"]["breaker"]
+    assert not [line for line in service.logged() if line["event"] == "redis.breaker"]

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -93,6 +94,43 @@ class OwnRedis:
             self._process.wait()
             self._process = None
             (self._folder / "socket").unlink(missing_ok=True)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that no server listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def another_kind(*options: str) -> Iterator[str]:
+    """The URL of a server that runs with these options over TCP: a Sentinel, or a node of a cluster."""
+    with tempfile.TemporaryDirectory(prefix="ladder-redis-") as folder:
+        # A Sentinel writes to its configuration.
+        (Path(folder) / "conf").touch()
+        port = free_port()
+        command = [str(program()), "conf", *options, "--port", str(port), "--bind", "127.0.0.1", "--daemonize", "no"]
+        with (Path(folder) / "log").open("ab") as log:
+            process = spawn(command, death_signal=signal.SIGKILL, cwd=folder, output=log)
+        url = f"redis://127.0.0.1:{port}/0"
+
+        def answers() -> bool:
+            assert process.poll() is None, (Path(folder) / "log").read_text()
+            try:
+                with redis.Redis.from_url(url) as client:
+                    return bool(client.ping())
+            except redis.AuthenticationError:
+                return True
+            except redis.ConnectionError:
+                return False
+
+        try:
+            wait_until(answers)
+            yield url
+        finally:
+            process.kill()
+            process.wait()
 
 
 @contextlib.contextmanager

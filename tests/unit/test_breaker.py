@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import LadderError, NotFound, NotReady, StoreBug, Unavailable
+from service.errors import LadderError, NotFound, NotReady, Overloaded, StoreBug, Unavailable
 from service.ranking.breaker import (
     FAILURES_IN_A_ROW,
     FIRST_PAUSE_SECONDS,
@@ -82,6 +82,18 @@ def test_an_answer_is_not_a_failure(bench: Bench, answer: Exception) -> None:
         assert bench.call(answer)
 
     assert "closed" == bench.state()
+
+
+def test_our_own_lack_of_connections_is_no_failure(bench: Bench) -> None:
+    """Nor does it close the breaker again: it says nothing about the store."""
+    for _ in range(3 * WINDOW_CALLS):
+        assert bench.call(Overloaded())
+    assert "closed" == bench.state()
+    bench.fail()
+    bench.now += FIRST_PAUSE_SECONDS
+    assert bench.call(Overloaded())
+
+    assert "open" == bench.state()
 
 
 def test_it_opens_when_more_than_half_fail(bench: Bench) -> None:

@@ -8,13 +8,14 @@ from typing import NoReturn
 import msgspec
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from structlog.testing import capture_logs
 
-from service.errors import Behind, NotReady, Unavailable
+from service.errors import Behind, NotReady, Overloaded, StoreBug, Unavailable
 from service.model import Board, Placed, Rated, Token, User, UserId, Version
 from service.ranking.answers import ANY, Answer, Demand
 from service.ranking.breaker import FAILURES_IN_A_ROW
 from service.ranking.choice import FRESH_LAG_MS, PREFERRED_LAG_MS, USABLE_LAG_MS, Choice
-from service.ranking.guarded import GuardedMirror
+from service.ranking.guarded import BLAME_SECONDS, GuardedMirror
 from service.store.mirror import Mirror
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -95,6 +96,8 @@ def stores() -> Stores:
         (NotReady(), ANY, "ledger", "refused"),
         (Unavailable(), TOKEN, "ledger", "refused"),
         (Behind(), TOKEN, "ledger", "refused"),
+        (StoreBug(), ANY, "ledger", "refused"),
+        (TypeError("of ours"), TOKEN, "ledger", "refused"),
     ],
 )
 async def test_the_lag_decides(
@@ -150,3 +153,33 @@ async def test_a_ledger_that_keeps_failing_is_not_waited_for(stores: Stores) -> 
     assert "refused" == await stores.read()
 
     assert FAILURES_IN_A_ROW + 1 == stores.counted
+
+
+async def test_a_defect_in_reading_the_mirror_is_logged_once_a_minute(stores: Stores) -> None:
+    """With its place, and `/health` tells of it for a while; each read is answered by Postgres."""
+    stores.mirror = KeyError("of ours")
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert "ledger" == await stores.read()
+        assert stores.guarded.trouble
+        stores.now += BLAME_SECONDS
+        assert "" == stores.guarded.trouble
+        assert "ledger" == await stores.read()
+
+    said = [entry for entry in logs if entry["event"] == "mirror.read_failed"]
+    assert ["error", "error"] == [entry["log_level"] for entry in said]
+    assert stores.mirror is said[0]["exc_info"]
+
+
+async def test_a_ledger_that_is_busy_with_us_is_not_away(stores: Stores) -> None:
+    """Its breaker stays closed: the next read asks it again."""
+    stores.mirror = PREFERRED_LAG_MS + 1
+
+    async def count() -> Answer[str]:
+        raise Overloaded
+
+    for _ in range(2 * FAILURES_IN_A_ROW):
+        answer = await stores.choice.read(stores.ask, count, demand=ANY)
+        assert not isinstance(answer, Answer)
+
+    assert "ledger" == await stores.read()

@@ -10,7 +10,7 @@ from psycopg import errors as postgres_errors
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MaxConnectionsError, ResponseError
+from redis.exceptions import InvalidResponse, MaxConnectionsError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service import errors
@@ -25,6 +25,7 @@ from service.errors import (
     Overloaded,
     StoreBug,
     Unavailable,
+    Unsupported,
     explain,
 )
 from service.store import postgres, redis
@@ -69,7 +70,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 def test_what_changed_nothing_may_be_retried() -> None:
     """`Unavailable` says so, so nothing whose outcome is unknown may derive from it."""
-    assert {Overloaded, Misconfigured, NotReady, Behind} == {
+    assert {Overloaded, Misconfigured, Unsupported, NotReady, Behind} == {
         kind for kind in KINDS if issubclass(kind, Unavailable)
     } - {Unavailable}
 
@@ -106,9 +107,9 @@ def after_translation(error: Exception, *, writing: bool) -> Exception:
         (postgres_errors.DiskFull(), Unavailable, Unavailable),
         (postgres_errors.ReadOnlySqlTransaction(), Unavailable, Unavailable),
         # It never came to a statement.
-        (PoolTimeout("no connection"), Unavailable, Unavailable),
+        (PoolTimeout("no connection"), Overloaded, Overloaded),
         (PoolClosed("closed"), Unavailable, Unavailable),
-        (TooManyRequests("queue is full"), Unavailable, Unavailable),
+        (TooManyRequests("queue is full"), Overloaded, Overloaded),
         # Ours to mend.
         (postgres_errors.SyntaxError(), StoreBug, StoreBug),
         (postgres_errors.UndefinedTable(), StoreBug, StoreBug),
@@ -176,12 +177,8 @@ def test_an_operator_is_told_the_cause_on_one_line() -> None:
         "NOREPLICAS Not enough good replicas to write.",
         "Command # 1 (HGETALL {ladder}:state) of pipeline caused error: ('BUSY Redis is busy running a script.',)",
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-        "CLUSTERDOWN The cluster is down",
-        "CLUSTERDOWN Hash slot not served",
-        "TRYAGAIN Multiple keys request during rehashing of slot",
         "NOAUTH Authentication required.",
         "WRONGPASS invalid username-password pair or user is disabled.",
-        "NOPERM User ladder has no permissions to run the 'evalsha' command",
         "ERR max number of clients reached",
     ],
 )
@@ -193,11 +190,47 @@ def test_a_redis_that_cannot_serve_now_is_unavailable(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        "BADARG put takes 1..200 rows of five",
-        "ERR unknown command 'EVALSHA'",
-        "ERR value is not an integer or out of range script: 5f0e8, on @user_script:23.",
-        "NOSCRIPT No matching script. Please use EVAL.",
+        "MOVED 6644 127.0.0.1:7001",
+        "ASK 6644 127.0.0.1:7001",
         "CROSSSLOT Keys in request don't hash to the same slot",
+        "CLUSTERDOWN The cluster is down",
+        "CLUSTERDOWN Hash slot not served",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "ERR Script attempted to access a non local key in a cluster node script: 5f0e8, on @user_script:3.",
+        "ERR unknown command 'EVALSHA', with args beginning with: '5f0e8' '3' '{ladder}:board'",
+        "ERR Unknown Redis command called from script script: 5f0e8, on @user_script:3.",
+        "ERR This Redis command is not allowed from script script: 5f0e8, on @user_script:3.",
+        "ERR The user executing the script can't run this command or subcommand script: 5f0e8, on @user_script:3.",
+        "NOSCRIPT No matching script. Please use EVAL.",
+        "NOPERM User ladder has no permissions to run the 'evalsha' command",
+        "unsupported command 'evalsha'",
+        "DENIED Redis is running in protected mode",
+        "ERR whatever an unknown server says",
+    ],
+)
+def test_a_server_that_refuses_our_commands_is_the_wrong_one(answer: str) -> None:
+    """A Sentinel, a cluster node, a proxy, a user without rights: Postgres answers, as when Redis is away."""
+    assert Unsupported is type(redis.translate(BaseParser.parse_error(answer)))
+
+
+def test_a_repeated_refusal_has_the_same_words() -> None:
+    """The arguments of a call differ each time, and each new reason is a line in the log."""
+    words = []
+    for argument in ("a", "b"):
+        refused = BaseParser.parse_error(f"ERR unknown command 'EVALSHA', with args beginning with: '{argument}'")
+        error = redis.translate(refused)
+        error.__cause__ = refused
+        words.append(explain(error))
+
+    assert "unknown command 'EVALSHA'" in words[0]
+    assert words[0] == words[1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "BADARG put takes 1..200 rows of five",
+        "ERR value is not an integer or out of range script: 5f0e8, on @user_script:23.",
         "ERR user_script:27: attempt to perform arithmetic on a nil value",
     ],
 )
@@ -229,7 +262,6 @@ def test_a_key_of_another_type_is_a_board_that_is_not_ready() -> None:
     [
         RedisTimeoutError("Timeout reading from cache:6379"),
         RedisConnectionError("Error 111 connecting to cache:6379. Connection refused."),
-        MaxConnectionsError("Too many connections"),
         ConnectionResetError(104, "Connection reset by peer"),
         BrokenPipeError(32, "Broken pipe"),
         TimeoutError(),
@@ -255,6 +287,18 @@ def test_what_is_not_the_drivers_passes_redis(error: BaseException) -> None:
         raise error
 
     assert error is caught.value
+
+
+def test_a_lack_of_our_own_connections_is_no_failure_of_redis() -> None:
+    """The breaker must not open over it."""
+    with pytest.raises(Overloaded), redis.translated():
+        raise MaxConnectionsError("Too many connections")
+
+
+def test_a_server_of_another_protocol_is_the_wrong_one() -> None:
+    """An HTTP server, for example."""
+    with pytest.raises(Unsupported, match="protocol"), redis.translated():
+        raise InvalidResponse('Protocol error, got "H" as reply type byte')
 
 
 def test_a_refused_command_is_translated_where_it_is_raised() -> None:

@@ -106,6 +106,17 @@ async def test_without_redis_each_process_limits_on_its_own() -> None:
     assert 200 == await world.admitted(500)
 
 
+async def test_a_reply_that_is_not_understood_is_a_redis_that_is_away() -> None:
+    """A server of another kind may answer anything; the request must not fail over it."""
+    world = World()
+
+    async def take(_: Mapping[str, int], *, spare: int = 0) -> dict[str, Grant]:
+        raise ValueError(spare)
+
+    world.buckets.take = take  # type: ignore[assignment]
+    assert 200 == await world.admitted(300)
+
+
 async def test_nobody_waits_for_a_redis_that_is_away() -> None:
     """It is tried once a second, beside the requests, and taken back when it answers."""
     world = World()

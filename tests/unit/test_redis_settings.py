@@ -40,6 +40,9 @@ def test_a_policy_that_spares_the_board_is_good(policy: str) -> None:
         ({"role": "slave"}, "master"),
         ({"redis_version": "6.2.14"}, "7.0"),
         ({"redis_version": "5.0"}, "5.0"),
+        ({"redis_mode": "sentinel"}, "Sentinel"),
+        ({"redis_mode": "cluster"}, "Cluster"),
+        ({"server_mode": "cluster"}, "Cluster"),
     ],
 )
 def test_what_would_harm_the_board_is_refused(change: dict[str, str], word: str) -> None:
