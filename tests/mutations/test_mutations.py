@@ -17,6 +17,7 @@ HARMLESS = Mutation(
 )
 
 
+@pytest.mark.slow  # on demand, like the mutations themselves: it compares source text
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_mutation_applies(mutation: Mutation, tmp_path: Path) -> None:
     """To the product as it is: its text is there once, and another one afterwards."""
