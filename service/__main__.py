@@ -119,7 +119,7 @@ def main() -> int:
 def _serve(settings: Settings) -> int:
     # Whatever counts chooses where to as it is imported: not before there is a place for it.
     from service.store import redis  # noqa: PLC0415
-    from service.store.migrate import migrate  # noqa: PLC0415
+    from service.store.migrate import check, migrate  # noqa: PLC0415
 
     try:
         asyncio.run(redis.ping(settings.redis_url))
@@ -129,14 +129,16 @@ def _serve(settings: Settings) -> int:
     except LadderError:
         # The service starts without Redis, and its workers log what is wrong.
         pass
-    if settings.migrate_on_start:
-        try:
-            migrate(settings.database_url)
-        except Unavailable as error:
-            structlog.get_logger(__name__).warning("migrate.waiting", reason=explain(error))
-        except LadderError as error:
-            print(f"The schema could not be brought up to date: {explain(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201
-            return 1
+    try:
+        (migrate if settings.migrate_on_start else check)(settings.database_url)
+    except Misconfigured as error:
+        print(f"{explain(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201  likewise
+        return 2
+    except Unavailable as error:
+        structlog.get_logger(__name__).warning("migrate.waiting", reason=explain(error))
+    except LadderError as error:
+        print(f"The schema could not be brought up to date: {explain(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201
+        return 1
     # Python 3.14 would start workers from a server of its own; what is said below holds for those that are forked.
     if sys.platform == "linux":
         multiprocessing.set_start_method("fork", force=True)

@@ -36,7 +36,7 @@ from service.api.problems import HANDLERS
 from service.api.public_path import PublicPaths
 from service.api.rate_limit import RateLimit
 from service.api.requests import Requests
-from service.errors import SchemaMismatch, explain
+from service.errors import Misconfigured, SchemaMismatch, explain
 from service.limiter import Limiter
 from service.ranking.answers import Demand
 from service.ranking.ladder import Ladder
@@ -149,6 +149,12 @@ async def _prepare(settings: Settings, ladder: Ladder) -> None:
             # `python -m service` refuses to start then; here Postgres came up only later.
             _log.error("start.refused", reason=explain(error))
             return
+        except Misconfigured as error:
+            # Likewise; but a pooler may be set right while the service runs.
+            reason = explain(error)
+            (_log.debug if reason == told else _log.error)("start.refused", reason=reason)
+            told = reason
+            await asyncio.sleep(_PREPARE_AGAIN_SECONDS)
         except Exception as error:  # noqa: BLE001  whatever it is, the service goes on and it is tried again
             reason = explain(error)
             (_log.debug if reason == told else _log.warning)("start.waiting", reason=reason)

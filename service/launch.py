@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from service import checkout
 from service.arguments import parse
 from service.arguments.serve import EMBEDDED_DEMO_USERS
-from service.errors import LadderError
+from service.errors import LadderError, Misconfigured, explain
 from service.listening import refusal
 from service.parent_death import spawn
 from service.settings import Settings, SettingsError
@@ -138,8 +138,11 @@ def _fill(database_url: str, users: int) -> None:
 
     try:
         # The service does this itself, but only the users' table can be filled.
-        migrate(database_url)
+        migrate(database_url, waiting=lambda reason: print(f"Waiting: {reason}.", file=sys.stderr, flush=True))  # noqa: T201
         fill(database_url, users)
+    except Misconfigured as error:
+        sentence = f"{explain(error).rstrip('.')}."
+        raise _Refused(sentence, _WRONG) from error
     except LadderError as error:
         sentence = f"The database cannot be filled with made-up users: {str(error).rstrip('.')}."
         raise _Refused(sentence, _FAILED) from error

@@ -19,7 +19,7 @@ from service.benchmark.stores import Unusable
 from service.commands import stores
 from service.cpus import usable_cpus
 from service.embedded import EmbeddedError
-from service.errors import LadderError, OutcomeUnknown, Unavailable, explain
+from service.errors import LadderError, Misconfigured, OutcomeUnknown, Unavailable, explain
 from service.logs import configure
 from service.settings import SettingsError
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         return _run(options)
     except KeyboardInterrupt:
         return _blame(options, "Interrupted", _INTERRUPTED)
-    except (Unusable, SettingsError, GeneratorFailed) as error:
+    except (Unusable, SettingsError, Misconfigured, GeneratorFailed) as error:
         return _blame(options, error, _WRONG)
     except (Unavailable, OutcomeUnknown, EmbeddedError, psycopg.OperationalError, redis.ConnectionError) as error:
         return _blame(options, error, _AWAY)

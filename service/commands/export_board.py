@@ -18,7 +18,7 @@ import msgspec
 
 from service.commands import stores
 from service.embedded import EmbeddedError
-from service.errors import LadderError, Unavailable, explain
+from service.errors import LadderError, Misconfigured, Unavailable, explain
 from service.logs import configure
 from service.progress import Pace, Report, progress
 from service.settings import SettingsError
@@ -69,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Unusable, SettingsError) as error:
         code, result.error = _WRONG, str(error)
+    except Misconfigured as error:
+        code, result.error = _WRONG, explain(error)
     except (Unavailable, EmbeddedError) as error:
         code, result.error = _AWAY, explain(error)
     except (LadderError, OSError) as error:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from service.errors import LadderError, Unavailable, explain
+from service.errors import LadderError, Misconfigured, Unavailable, explain
 from service.settings import SettingsError, read_variable
 from service.store.migrate import migrate
 
@@ -17,9 +17,12 @@ def run(_: argparse.Namespace) -> int:
         if os.environ.get("REDIS_URL"):
             # Not needed here, but a slip in it would stop the service that is started next.
             read_variable("redis_url", os.environ)
-        applied = migrate(read_variable("database_url", os.environ))
+        applied = migrate(read_variable("database_url", os.environ), waiting=_say)
     except SettingsError as error:
         print(error, file=sys.stderr)
+        return 2
+    except Misconfigured as error:
+        print(f"{explain(error).rstrip('.')}.", file=sys.stderr)
         return 2
     except Unavailable as error:
         print(f"{explain(error).rstrip('.')}.", file=sys.stderr)
@@ -29,3 +32,7 @@ def run(_: argparse.Namespace) -> int:
         return 1
     print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
     return 0
+
+
+def _say(reason: str) -> None:
+    print(f"Waiting: {reason}.", file=sys.stderr, flush=True)

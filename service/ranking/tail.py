@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import structlog
 
 from service import failpoints, metrics
-from service.errors import LadderError, StoreBug, Unavailable, explain
+from service.errors import LadderError, Misconfigured, Unavailable, explain
 from service.ranking.load import load
 from service.store.feed import Feed
 from service.store.history import ANY_SOURCE, NO_SOURCE, History, succeeds
@@ -82,7 +82,11 @@ class Tailer:
                     await self._follow(feed)
             except LadderError as error:
                 # One that answers, but not which history it is, may be of another than the board.
-                if self._history.source == NO_SOURCE and not isinstance(error, StoreBug):
+                if (
+                    self._history.source == NO_SOURCE
+                    and isinstance(error, Unavailable)
+                    and not isinstance(error, Misconfigured)
+                ):
                     self._history.source = ANY_SOURCE
                 self._report(error)
             except Exception as error:  # noqa: BLE001  a defect must not end the healing of everything else

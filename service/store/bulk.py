@@ -18,17 +18,15 @@ from psycopg import sql
 
 from service.errors import Unavailable
 from service.model import NewUser, UserId
-from service.store.postgres import CONNECT_SECONDS, KEEPALIVES, SESSION_OPTIONS, load_queries, translated
+from service.store.postgres import load_queries, translated
+from service.store.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _QUERIES: dict[str, Any] = dict(load_queries(Path(__file__).parent / "bulk.sql"))
 # Left to itself the planner would read the whole table for a chunk of it.
-_OPTIONS = (
-    f"{SESSION_OPTIONS} -c statement_timeout=60s -c jit=off"
-    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
-)
+_SETTINGS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "statement_timeout": "60s"}
 _BATCH_LINES = 10_000
 _RACES = (
     psycopg.errors.UniqueViolation,
@@ -169,6 +167,14 @@ class Intake:
         """Forget the list, which has been imported to its end."""
         self._forget(self._list)
 
+    def release(self) -> None:
+        """Give up the list: behind a pooler the server's session does not end with this one."""
+        if self._digest is not None:
+            with suppress(psycopg.Error):
+                self._connection.rollback()
+                self._connection.execute(_QUERIES["release"])
+                self._connection.commit()
+
     def _sweep(self) -> None:
         with self.transaction():
             lists = [row[0] for row in self._connection.execute(_QUERIES["stale"])]
@@ -269,9 +275,12 @@ def open_intake(database_url: str, *, dry_run: bool = False, digest: bytes | Non
     Raises `Unavailable` if Postgres cannot be reached.
     """
     with translated():
-        connection = psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS, options=_OPTIONS, **KEEPALIVES)
+        connection = Session(database_url, **_SETTINGS).connect()
     with closing(connection):
         intake = Intake(connection, dry_run=dry_run, digest=digest)
-        with intake.transaction():
-            intake.prepare()
-        yield intake
+        try:
+            with intake.transaction():
+                intake.prepare()
+            yield intake
+        finally:
+            intake.release()

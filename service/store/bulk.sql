@@ -26,6 +26,10 @@ SELECT pg_try_advisory_lock(%(key)s);
 -- Let others import a list again.
 SELECT pg_advisory_unlock(%(key)s);
 
+-- name: release
+-- Give up every lock of this session.
+SELECT pg_advisory_unlock_all();
+
 -- name: expire
 -- Let a list be as stale as one can be.
 UPDATE imports SET touched_at = '-infinity' WHERE list = %(list)s;

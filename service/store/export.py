@@ -16,7 +16,8 @@ import psycopg
 
 from service.model import UserId
 from service.order import ranked
-from service.store.postgres import CONNECT_SECONDS, KEEPALIVES, SESSION_OPTIONS, load_queries, translated
+from service.store.postgres import load_queries, translated
+from service.store.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ _QUERIES: dict[str, Any] = dict(load_queries(Path(__file__).parent / "export.sql
 BATCH_ROWS = 5_000
 # The first batch may have to wait for a sort of the table. Between two of them whoever takes the output may be slow,
 # but must not keep the vacuum waiting for ever.
-_OPTIONS = f"{SESSION_OPTIONS} -c statement_timeout=10min -c idle_in_transaction_session_timeout=60s"
+_SETTINGS = {"statement_timeout": "10min", "idle_in_transaction_session_timeout": "60s"}
 
 
 class Snapshot:
@@ -59,7 +60,7 @@ class Snapshot:
 def open_snapshot(database_url: str) -> Iterator[Snapshot]:
     """Take a snapshot of the users and keep it for the block. Raises `Unavailable`; `StoreBug` without our schema."""
     with translated():
-        connection = psycopg.connect(database_url, connect_timeout=CONNECT_SECONDS, options=_OPTIONS, **KEEPALIVES)
+        connection = Session(database_url, **_SETTINGS).connect()
     with closing(connection):
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True

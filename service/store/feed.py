@@ -7,6 +7,7 @@ that feeds. Losing the lock is harmless: every batch is guarded by a token in Re
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -18,16 +19,14 @@ from service.model import Change, Checkpoint, Version
 from service.store import idempotency
 from service.store.postgres import (
     ANSWER_SECONDS,
-    CONNECT_SECONDS,
-    KEEPALIVES,
     QUERIES,
-    SESSION_OPTIONS,
     UNIDENTIFIED,
     Connection,
     answering,
     identify,
     translated,
 )
+from service.store.session import Session, connecting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
 LOCK = 0x4C61_6464_6572_0002  # "Ladder", 2
 RECONCILE_LOCK = 0x4C61_6464_6572_0003
+_UNLOCK_SECONDS = 1.0
 
 
 class Feed:
@@ -54,27 +54,34 @@ class Feed:
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
+        session = Session(self._database_url, idle_session_timeout="5s")
         with translated():
-            self._connection = await Connection.connect(
-                self._database_url,
-                autocommit=True,
-                connect_timeout=CONNECT_SECONDS,
-                options=f"{SESSION_OPTIONS} -c idle_session_timeout=5s",
-                prepare_threshold=2,
-                **KEEPALIVES,
-            )
+            with connecting():
+                connection = await Connection.connect(
+                    self._database_url, autocommit=True, prepare_threshold=2, **session.arguments
+                )
+            await connection.settle(session)
+            try:
+                if not connection.is_direct:
+                    await asyncio.to_thread(session.refuse_shared)
+            except BaseException:
+                await connection.close()
+                raise
+        self._connection = connection
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection is not None:
-            if error is None:
-                # The server notices the end of a session a moment later than we do; whoever asks for the
-                # lock in between would find it taken by nobody.
-                with suppress(LadderError):
-                    await self._read("unlock")
-            await self._connection.close()
+        connection = self.session
+        try:
+            # The server notices the end of a session a moment later than we do; whoever asks for the lock in between
+            # would find it taken by nobody. Behind a pooler the server's session may not end at all.
+            if not connection.closed:
+                with suppress(LadderError), translated(), answering(connection, _UNLOCK_SECONDS):
+                    await connection.execute(QUERIES["unlock"])
+        finally:
+            await connection.close()
 
     async def try_lock(self, key: int = LOCK) -> bool:
         """Become the one that feeds (or, by another key, does that); True if this session is. Held until it ends."""
@@ -127,13 +134,12 @@ class Feed:
 
     async def users(self, ids: Sequence[UserId]) -> dict[UserId, Change]:
         """Return those of these users that exist now. O(ids * log n)."""
-        # No text of Postgres' holds a NUL; an id typed into Redis by hand may.
-        asked = [user_id for user_id in ids if "\0" not in user_id]
+        asked = [user_id for user_id in ids if _is_possible(user_id)]
         return {row[0]: Change(*row) for row in await self._read("inspect", ids=asked)}
 
     async def present(self, ids: Sequence[UserId]) -> set[UserId]:
         """Return which of these users exist now. O(ids * log n)."""
-        asked = [user_id for user_id in ids if "\0" not in user_id]
+        asked = [user_id for user_id in ids if _is_possible(user_id)]
         return {row[0] for row in await self._read("present", ids=asked)}
 
     async def heap(self) -> tuple[str, int]:
@@ -179,3 +185,9 @@ class Feed:
             message = "a Feed is used inside its context"
             raise RuntimeError(message)
         return self._connection
+
+
+def _is_possible(user_id: UserId) -> bool:
+    # An id typed into Redis by hand may hold what no text of Postgres does: a NUL, or a letter that is not in the
+    # encoding of the database. Ids are of ASCII letters alone.
+    return user_id.isascii() and "\0" not in user_id

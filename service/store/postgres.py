@@ -8,15 +8,18 @@ import os
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, LiteralString
+from time import monotonic
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from service import metrics
-from service.errors import OutcomeUnknown, Overloaded, StoreBug, Unavailable
+from service.errors import Misconfigured, OutcomeUnknown, Overloaded, StoreBug, Unavailable
 from service.store.history import History
+from service.store.session import CONNECT_SECONDS, POOLER, Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -24,13 +27,42 @@ if TYPE_CHECKING:
 
 class Connection(psycopg.AsyncConnection[TupleRow]):
     """
-    A connection, and the history of Postgres it leads to.
+    A connection, the server process that it leads to, and the history of Postgres.
 
-    That is known only of one that was lent for writing: it is asked each time, and cannot change while the
+    The history is known only of one that was lent for writing: it is asked each time, and cannot change while the
     connection lives and is not on a standby.
     """
 
     source: str | None = None
+    process = 0
+    opened_at = -math.inf
+    refused_writes = False
+
+    async def settle(self, session: Session) -> None:
+        """Take the settings of a session; closes the connection if it cannot have them. Raises `Misconfigured`."""
+        try:
+            with answering(self, CONNECT_SECONDS):
+                self.process = await session.settle(self)
+        except BaseException:
+            await self.close()
+            raise
+        self.opened_at = monotonic()
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether no pooler stands between: one gives out process ids of its own."""
+        return self.process == self.info.backend_pid
+
+    @property
+    def is_on_standby(self) -> bool:
+        """Whether it leads to a standby. The server says so by itself, with its next answer."""
+        return self.refused_writes or self.pgconn.parameter_status(b"in_hot_standby") == b"on"
+
+    async def expect(self, process: int) -> None:
+        """Close the connection if another process has answered than before: it is shared. Raises `Misconfigured`."""
+        if process != self.process:
+            await self.close()
+            raise Misconfigured(POOLER)
 
 
 class Pool(AsyncConnectionPool[Connection]):
@@ -40,34 +72,21 @@ class Pool(AsyncConnectionPool[Connection]):
     lent_at = -math.inf
 
 
-CONNECT_SECONDS = 2
 ACQUIRE_SECONDS = 1.0
 FALLBACK_ACQUIRE_SECONDS = 0.1
 FALLBACK_CONNECTIONS = 4
+FALLBACK_STATEMENT = "500ms"
+"""Counting a board is the one question that can be dear: better no answer than a Postgres that is busy counting."""
 READ_CONNECTIONS = 4
 ANSWER_SECONDS = 6.0
 """How long a statement may take, longer than the server's own limit: a server that hangs keeps none."""
+STANDBY_SECONDS = 1.0
+"""How long a connection to a standby is kept: the next one may lead to the primary."""
 UNIDENTIFIED = (
     "this Postgres does not say which history it is: it is a standby, its schema is not up to date, or our role may"
     " not UPDATE the sequence users_version_seq"
 )
-# An acknowledged commit must survive a crash of Postgres, or the mirror would be ahead of it; a paused
-# process must not hold a transaction, and with it the tailer's horizon, for longer than 5 s.
-SESSION_OPTIONS = (
-    "-c synchronous_commit=on -c idle_in_transaction_session_timeout=5s -c lock_timeout=2s"
-    " -c statement_timeout=5s -c timezone=UTC -c application_name=ladder"
-)
-# Counting a board is the one question that can be dear: better no answer than a Postgres that is busy counting.
-FALLBACK_OPTIONS = f"{SESSION_OPTIONS} -c statement_timeout=500ms"
-
-
-# A host that vanished without closing its connections is noticed within about ten seconds.
-KEEPALIVES: dict[str, Any] = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 10_000,
-}
+_ON_STANDBY = ("25006", "55000")
 
 
 class Postgres:
@@ -92,14 +111,14 @@ class Postgres:
     ) -> None:
         self.database_url = database_url
         self._history = history or History()
-        self.writes = _pool(database_url, "writes", write_connections, check=self._check_writing)
-        self.reads = _pool(database_url, "reads", READ_CONNECTIONS)
+        session = Session(database_url)
+        self.writes = _pool(session, "writes", write_connections, check=self._check_writing)
+        self.reads = _pool(session, "reads", READ_CONNECTIONS)
         self.fallback = _pool(
-            database_url,
+            Session(database_url, statement_timeout=FALLBACK_STATEMENT),
             "fallback",
             FALLBACK_CONNECTIONS,
             acquire_seconds=FALLBACK_ACQUIRE_SECONDS,
-            options=FALLBACK_OPTIONS,
         )
         self._pools = (self.writes, self.reads, self.fallback)
 
@@ -133,7 +152,9 @@ class Postgres:
             # A standby, or a schema that is not there yet: the connection is well, and whoever borrows it is told.
             if error.sqlstate is None or connection.closed:
                 raise
+            connection.refused_writes = error.sqlstate in _ON_STANDBY
         else:
+            connection.refused_writes = False
             self._history.source = connection.source or self._history.source
 
 
@@ -141,10 +162,12 @@ async def identify(connection: Connection) -> str | None:
     """
     Return the history that a connection leads to, after naming it if nobody has; None without the right to.
 
-    Raises psycopg's `ObjectNotInPrerequisiteState` on a standby. One round trip, three when it is a new history.
+    Raises psycopg's `ObjectNotInPrerequisiteState` on a standby, and `Misconfigured` if the connection is shared with
+    others. One round trip, three when it is a new history.
     """
     for is_first in (True, False):
-        ((source, is_named),) = await (await connection.execute(QUERIES["source"])).fetchall()
+        ((source, is_named, process),) = await (await connection.execute(QUERIES["source"])).fetchall()
+        await connection.expect(process)
         if is_named:
             return str(source)
         if is_first:
@@ -153,25 +176,21 @@ async def identify(connection: Connection) -> str | None:
 
 
 def _pool(
-    database_url: str,
+    session: Session,
     name: str,
     size: int,
     *,
     acquire_seconds: float = ACQUIRE_SECONDS,
-    options: str = SESSION_OPTIONS,
     check: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> Pool:
+    async def configure(connection: Connection) -> None:
+        await connection.settle(session)
+
     return Pool(
-        database_url,
+        session.database_url,
         connection_class=Connection,
-        kwargs={
-            "autocommit": True,
-            "connect_timeout": CONNECT_SECONDS,
-            "options": options,
-            "row_factory": tuple_row,
-            **KEEPALIVES,
-            "prepare_threshold": 2,
-        },
+        kwargs={"autocommit": True, "row_factory": tuple_row, "prepare_threshold": 2, **session.arguments},
+        configure=configure,
         # After a restart of Postgres every pooled connection is dead; a write sent on one would end as
         # "outcome unknown" although it never left. One empty query a batch finds out before it counts.
         check=check or _check,
@@ -187,7 +206,11 @@ def _pool(
 
 async def _check(connection: Connection) -> None:
     with answering(connection, ACQUIRE_SECONDS):
-        await AsyncConnectionPool.check_connection(connection)
+        if connection.is_direct:
+            await AsyncConnectionPool.check_connection(connection)
+        else:
+            ((process, connection.refused_writes),) = await (await connection.execute(_PROCESS)).fetchall()
+            await connection.expect(process)
 
 
 @contextmanager
@@ -217,17 +240,58 @@ async def borrowed(pool: Pool, operation: str = "other", *, writing: bool = Fals
 
     One lent for `writing` knows its `source`; `Unavailable` if it does not say which. `operation` is what the time
     that all of it takes is counted under.
+
+    A connection that leads to a standby answers a read, and is replaced: since it was opened, its address may have
+    become the primary's. For a write that is done first.
     """
     with metrics.postgres_call(operation):
         connection = await _lend(pool)
+        if writing and _is_outlived(connection):
+            await _take_back(pool, connection)
+            connection = await _lend(pool)
         try:
             if writing and connection.source is None:
                 raise Unavailable(UNIDENTIFIED)
             with translated(writing=writing), answering(connection, ANSWER_SECONDS):
                 yield connection
         finally:
-            pool.lent -= 1
-            await pool.putconn(connection)
+            await _take_back(pool, connection)
+
+
+def _is_outlived(connection: Connection) -> bool:
+    return not connection.closed and connection.is_on_standby and monotonic() - connection.opened_at > STANDBY_SECONDS
+
+
+async def _take_back(pool: Pool, connection: Connection) -> None:
+    """Close one that has led to a standby for a while, and those beside it, which are likely to lead there as well."""
+    pool.lent -= 1
+    is_outlived = _is_outlived(connection)
+    try:
+        if is_outlived:
+            await connection.close()
+    finally:
+        await pool.putconn(connection)
+    if is_outlived:
+        await pool.drain()
+
+
+@contextmanager
+def reading_result(connection: Connection) -> Iterator[None]:
+    """
+    Turn whatever goes wrong while the result of a write is read into `OutcomeUnknown`, if the write is committed.
+
+    Inside a transaction it is not, and the transaction is rolled back. The connection is closed either way: another one
+    may have the settings that the result is read with.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_committed = connection.info.transaction_status == TransactionStatus.IDLE
+        connection.pgconn.finish()
+        if not is_committed:
+            raise
+        message = "The write may have been carried out, but its result could not be read."
+        raise OutcomeUnknown(message) from error
 
 
 async def _lend(pool: Pool) -> Connection:
@@ -264,6 +328,7 @@ def translated(*, writing: bool = False) -> Iterator[None]:
         raise _translate(error, writing=writing) from error
 
 
+_PROCESS = "SELECT pg_backend_pid(), pg_is_in_recovery()"
 # Connection lost while the server could still commit, by the codes' own definition.
 _UNRESOLVED = ("57P0", "08007", "40003")
 # Resources, operator intervention (a statement timeout too), lock timeouts, deadlocks, a standby.

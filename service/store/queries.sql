@@ -235,14 +235,15 @@ ORDER BY s.rating DESC, s.username;
 SELECT key FROM secrets WHERE name = 'cursor';
 
 -- name: source
--- Which history this database is: cluster, timeline, database, and the name it has given itself; and whether it has.
+-- Which history this database is: cluster, timeline, database, and the name it has given itself; whether it has; and
+-- which process of the server answers.
 -- An error on a standby. Not pg_control_checkpoint(), which still names the old timeline right after a promotion.
 WITH here AS MATERIALIZED (
     SELECT system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || ':' ||
            (SELECT oid FROM pg_database WHERE datname = current_database()) AS place
     FROM pg_control_system()
 )
-SELECT here.place || ':' || coalesce(history.name, ''), history.name IS NOT NULL
+SELECT here.place || ':' || coalesce(history.name, ''), history.name IS NOT NULL, pg_backend_pid()
 FROM here LEFT JOIN history ON history.place = here.place;
 
 -- name: adopt
@@ -364,3 +365,18 @@ SELECT pg_try_advisory_lock(%(key)s);
 -- name: unlock
 -- Give up every lock of this session.
 SELECT pg_advisory_unlock_all();
+
+-- name: holder
+-- The process that has a lock, and what its session is called.
+SELECT pid, coalesce(activity.application_name, '')
+FROM pg_locks LEFT JOIN pg_stat_activity AS activity USING (pid)
+WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (classid::bigint << 32) + objid::bigint = %(key)s AND objsubid = 1;
+
+-- name: elsewhere
+-- The schema that is used, and another one that has our tables while this one has none.
+SELECT current_schema(), namespace.nspname
+FROM pg_class AS sequence JOIN pg_namespace AS namespace ON namespace.oid = sequence.relnamespace
+WHERE sequence.relname = 'users_version_seq' AND sequence.relkind = 'S' AND to_regclass('users_version_seq') IS NULL
+  AND to_regclass(quote_ident(namespace.nspname) || '.schema_migrations') IS NOT NULL
+ORDER BY namespace.nspname LIMIT 1;

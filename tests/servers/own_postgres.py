@@ -45,7 +45,7 @@ class OwnPostgres:
 
     def __init__(self, folder: Path, found: Programs, account: Account | None) -> None:
         folder.mkdir(exist_ok=True)
-        self._folder, self._programs, self._account = folder, found, account
+        self.folder, self._programs, self.account = folder, found, account
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = f"{folder}/.s.PGSQL.5432"
         self.url = f"postgresql://postgres@/postgres?host={str(folder).replace('/', '%2F')}&port=5432"
@@ -54,53 +54,53 @@ class OwnPostgres:
         """Make an empty cluster."""
         self._own()
         command = [str(self._programs.initdb), "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             made = spawn(
-                [*command, "--locale=C"], death_signal=signal.SIGKILL, account=self._account,
-                env=_environment(), cwd=self._folder, output=log,
+                [*command, "--locale=C"], death_signal=signal.SIGKILL, account=self.account,
+                env=_environment(), cwd=self.folder, output=log,
             )  # fmt: skip
-        assert made.wait() == 0, (self._folder / "log").read_text()
+        assert made.wait() == 0, (self.folder / "log").read_text()
 
     def copy(self, name: str) -> OwnPostgres:
         """The same cluster once more, as it is on disk now; this one must not run."""
         assert not self._process
-        other = OwnPostgres(self._folder.with_name(name), self._programs, self._account)
-        shutil.copytree(self._folder / "data", other._folder / "data")
+        other = OwnPostgres(self.folder.with_name(name), self._programs, self.account)
+        shutil.copytree(self.folder / "data", other.folder / "data")
         other._own()
         return other
 
     def _own(self) -> None:
-        if self._account and not self._account.namespace:
-            for path in (self._folder, *self._folder.rglob("*")):
-                os.chown(path, self._account.uid, self._account.gid)
+        if self.account and not self.account.namespace:
+            for path in (self.folder, *self.folder.rglob("*")):
+                os.chown(path, self.account.uid, self.account.gid)
 
     def follow(self, primary: OwnPostgres) -> None:
         """Be a standby of that one from the next start on."""
-        self._recover("standby.signal", f"primary_conninfo = 'host={primary._folder} port=5432 user=postgres'")
+        self._recover("standby.signal", f"primary_conninfo = 'host={primary.folder} port=5432 user=postgres'")
 
     def recover(self) -> None:
         """Begin a new timeline with the next start, as after the restore of a backup from an archive."""
         self._recover("recovery.signal", "restore_command = 'false'")
 
     def _recover(self, file: str, setting: str) -> None:
-        (self._folder / "data" / file).touch()
-        with (self._folder / "data" / "postgresql.auto.conf").open("a") as settings:
+        (self.folder / "data" / file).touch()
+        with (self.folder / "data" / "postgresql.auto.conf").open("a") as settings:
             settings.write(f"{setting}\n")
         self._own()
 
     def start(self) -> None:
         """Start; takes sessions at the end."""
         options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = spawn(
                 [str(self._programs.postgres), "-D", "data", *options], death_signal=signal.SIGINT,
-                account=self._account, env=_environment(), cwd=self._folder, output=log,
+                account=self.account, env=_environment(), cwd=self.folder, output=log,
             )  # fmt: skip
         wait_until(self._answers)
 
     def _answers(self) -> bool:
         assert self._process
-        assert self._process.poll() is None, (self._folder / "log").read_text()
+        assert self._process.poll() is None, (self.folder / "log").read_text()
         with contextlib.suppress(psycopg.OperationalError):
             return bool(self.ask("SELECT true"))
         return False
@@ -153,7 +153,7 @@ class OwnPostgres:
     def remove(self) -> None:
         """Kill it, and remove all that it kept."""
         self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process:

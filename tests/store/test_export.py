@@ -151,7 +151,7 @@ async def test_an_export_does_not_hold_the_mirror_up(settings: Settings, mirror:
 def test_an_export_that_is_not_read_ends(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A snapshot whose rows nobody takes is ended by the server, because the vacuum waits for it."""
     monkeypatch.setattr(export, "BATCH_ROWS", 10)
-    monkeypatch.setattr(export, "_OPTIONS", export._OPTIONS.replace("=60s", "=50ms"))
+    monkeypatch.setitem(export._SETTINGS, "idle_in_transaction_session_timeout", "50ms")
     store(database_url, many(50))
     with open_snapshot(database_url) as snapshot:
         rows = snapshot.rows()

@@ -69,7 +69,10 @@ COUNTING = {
 """The mirror's questions, which Postgres answers while there is none: the users above or the whole board are counted."""
 COUNTING_ALL = {"standings_of_many", "rows_of", "histogram"}
 """Each of them counts the board once by rating."""
-TRIFLES = {"rename_patience", "ping", "source", "adopt", "disown", "origin", "heap", "try_lock", "unlock", "foreign"}
+TRIFLES = {
+    *("rename_patience", "ping", "source", "adopt", "disown", "origin", "heap", "try_lock", "unlock", "foreign"),
+    *("holder", "elsewhere"),
+}
 """These read no user, or, `foreign`, are asked of an operator once after a restore."""
 
 
