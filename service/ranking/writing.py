@@ -7,6 +7,7 @@ once, a rename, whatever carries an Idempotency-Key) goes beside them, few at a 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,7 +21,7 @@ from service.ranking.deadline import within
 from service.ranking.guarded import Lookup
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 
     from service.model import OnceOnly, Version
     from service.ranking.guarded import GuardedMirror
@@ -57,6 +58,23 @@ class Deleted(msgspec.Struct, frozen=True):
 
     token: Token
     placed: Placed
+
+
+@contextmanager
+def _sure() -> Iterator[None]:
+    """
+    Turn a defect into `OutcomeUnknown`: it may have come after the commit.
+
+    Whatever a batch raises else, it has changed nothing, and is carried out again item by item.
+    """
+    try:
+        yield
+    except LadderError:
+        raise
+    except Exception as error:
+        _log.error("write.failed", exc_info=error)
+        message = "The write may have been carried out, but its result could not be read."
+        raise OutcomeUnknown(message) from error
 
 
 class _Alone(msgspec.Struct, frozen=True):
@@ -163,19 +181,22 @@ class Writes:
             return await self._removed(Removal(user_id, wanted))
 
     async def _create(self, users: Sequence[NewUser]) -> list[Written | LadderError]:
-        return await self._carry_over(await self._ledger.create(users))
+        with _sure():
+            return await self._carry_over(await self._ledger.create(users))
 
     async def _rate(self, ratings: Sequence[NewRating]) -> list[Written | LadderError]:
-        return await self._carry_over(await self._ledger.rate(ratings))
+        with _sure():
+            return await self._carry_over(await self._ledger.rate(ratings))
 
     async def _remove(self, removals: Sequence[Removal]) -> list[Deleted | LadderError]:
-        outcomes = await self._ledger.remove(removals)
-        removed = [outcome for outcome in outcomes if isinstance(outcome, Removed)]
-        placed = iter(await self._put(removed))
-        return [
-            Deleted(Token(outcome.id, outcome.version), next(placed)) if isinstance(outcome, Removed) else outcome
-            for outcome in outcomes
-        ]
+        with _sure():
+            outcomes = await self._ledger.remove(removals)
+            removed = [outcome for outcome in outcomes if isinstance(outcome, Removed)]
+            placed = iter(await self._put(removed))
+            return [
+                Deleted(Token(outcome.id, outcome.version), next(placed)) if isinstance(outcome, Removed) else outcome
+                for outcome in outcomes
+            ]
 
     async def _by_itself(
         self, key: Hashable, run: Callable[[], Awaitable[list[Written | LadderError]]]
@@ -185,7 +206,8 @@ class Writes:
             return outcomes
 
     async def _run_alone(self, batch: Sequence[_Alone]) -> list[Any]:
-        return [await item.run() for item in batch]
+        with _sure():
+            return [await item.run() for item in batch]
 
     async def _once(self, once: OnceOnly, write: NewUser | Sequence[NewRating]) -> list[Written | LadderError]:
         """Carry a write out unless its key was used, and answer as it was answered then."""
@@ -202,7 +224,7 @@ class Writes:
                     # A repetition may have been faster to say what the answer is.
                     settled = await self._ledger.settle(once, kept)
                     kept = msgspec.structs.replace(settled, replayed=kept.replayed)
-                except LadderError as error:
+                except Exception as error:  # noqa: BLE001  it is committed, whatever this is
                     # It is committed; a repetition will find the same user, and their rank of that moment.
                     _log.warning("idempotency.unsettled", reason=explain(error))
             return _written(kept.outcomes, kept.placed or [], replayed=kept.replayed)

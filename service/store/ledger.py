@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from service import failpoints
-from service.errors import LadderError, NotFound, Unavailable
+from service.errors import LadderError, NotFound, StoreBug, Unavailable
 from service.model import Board, Census, Day, Page, Row, Standing, User
 from service.order import ranked
 from service.store import idempotency, writing
@@ -64,10 +64,13 @@ class Ledger:
         try:
             async with borrowed(self._reads, "clashes") as connection:
                 return await writing.clashes(connection, lost)
-        except LadderError as error:
+        except Exception as error:  # noqa: BLE001  the rest of the batch is committed, whatever this is
             # Nothing was written for these; but the rest of the batch is committed and must be told so. Whatever it is:
             # a batch that raises is carried out again, and who was created would hear that somebody has their id.
-            return {(user.id, user.username): error for user in lost}
+            known = (
+                error if isinstance(error, LadderError) else StoreBug(f"Postgres' answer could not be read: {error}")
+            )
+            return {(user.id, user.username): known for user in lost}
 
     async def rate(self, ratings: Sequence[NewRating]) -> list[Rated | LadderError]:
         """

@@ -25,7 +25,7 @@ from service.errors import (
 )
 from service.model import MAX_RATING, MIN_RATING, Rated, Removed, User
 from service.store.history import NO_SOURCE
-from service.store.postgres import QUERIES
+from service.store.postgres import QUERIES, reading_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,7 +48,8 @@ async def create(connection: Connection, users: Sequence[NewUser]) -> list[Rated
         },
     )
     source = connection.source or NO_SOURCE
-    created = {row[0]: Rated(User(*row), None, source) for row in await cursor.fetchall()}
+    with reading_result(connection):
+        created = {row[0]: Rated(User(*row), None, source) for row in await cursor.fetchall()}
     outcomes: list[Rated | None] = []
     for user in users:
         mine = created.get(user.id)
@@ -85,7 +86,8 @@ async def rate(connection: Connection, ratings: Sequence[NewRating]) -> list[Rat
             "wanted": _wanted(ratings),
         },
     )
-    held = {row[2]: row for row in await cursor.fetchall()}
+    with reading_result(connection):
+        held = {row[2]: row for row in await cursor.fetchall()}
     source = connection.source or NO_SOURCE
     outcomes: list[Rated | LadderError] = []
     for item in ratings:
