@@ -201,3 +201,23 @@ def draw(drawn: random.Random, setting: Setting) -> str | None:
     low, high = float(setting.min_val or 0), float(setting.max_val or 0)
     value = drawn.choice((low, high, min(low + drawn.randrange(100), high), low + (high - low) * drawn.random()))
     return str(int(value)) if setting.vartype == "integer" else repr(value)
+
+
+@pytest.mark.parametrize("path", ["", "elsewhere"])
+def test_triggers_do_not_follow_the_writer(given: Given, path: str) -> None:
+    """What is written by hand, from a session that finds no tables or another schema's, is stamped and buried as ours."""
+    with psycopg.connect(given.settings.database_url, autocommit=True) as session:
+        session.execute("CREATE SEQUENCE elsewhere.users_version_seq")
+        session.execute("SELECT set_config('search_path', %s, false)", (path,))
+        created = "INSERT INTO public.users (id, username, rating) VALUES ('u', 'name', 1500) RETURNING version"
+        versions = [
+            session.execute(statement).fetchall()[0][0]
+            for statement in (created, "UPDATE public.users SET rating = 1600 RETURNING version")
+        ]
+        session.execute("DELETE FROM public.users")
+        buried = session.execute("SELECT id, version FROM public.user_tombstones").fetchall()
+        session.execute(created)
+
+        assert [1, 2] == versions
+        assert [("u", 3)] == buried
+        assert [(4,)] == session.execute("SELECT version FROM public.users").fetchall()
