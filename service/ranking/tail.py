@@ -79,8 +79,10 @@ class Tailer:
         while True:
             try:
                 async with Feed(self._database_url) as feed:
+                    self._history.is_shared = False
                     await self._follow(feed)
             except LadderError as error:
+                self._history.is_shared = isinstance(error, Misconfigured)
                 # One that answers, but not which history it is, may be of another than the board.
                 if (
                     self._history.source == NO_SOURCE

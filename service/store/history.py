@@ -23,9 +23,14 @@ _DIGEST_BYTES = 4
 
 
 class History(msgspec.Struct):
-    """The source that was seen last, by whichever connection of this process; `NO_SOURCE` before the first."""
+    """
+    The source that was seen last, by whichever connection of this process; `NO_SOURCE` before the first.
+
+    `is_shared` is whether a pooler was found to share sessions between clients: then no write is made through it.
+    """
 
     source: str = NO_SOURCE
+    is_shared: bool = False
 
 
 def succeeds(source: str, board: str) -> bool:

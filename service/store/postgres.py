@@ -83,8 +83,8 @@ ANSWER_SECONDS = 6.0
 STANDBY_SECONDS = 1.0
 """How long a connection to a standby is kept: the next one may lead to the primary."""
 UNIDENTIFIED = (
-    "this Postgres does not say which history it is: it is a standby, its schema is not up to date, or our role may"
-    " not UPDATE the sequence users_version_seq"
+    "this Postgres does not say which history it is: it is a standby, its schema is not up to date, a pooler shares its"
+    " sessions, or our role may not UPDATE the sequence users_version_seq"
 )
 _ON_STANDBY = ("25006", "55000")
 
@@ -145,6 +145,9 @@ class Postgres:
         to another.
         """
         connection.source = None
+        if self._history.is_shared and not connection.is_direct:
+            # While nothing else is under way it would meet one process, and look like a session.
+            return
         try:
             with answering(connection, ACQUIRE_SECONDS):
                 connection.source = await identify(connection)

@@ -21,7 +21,7 @@ def own_pgbouncer(postgres: OwnPostgres, mode: str, **settings: str) -> Iterator
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if not program:
         pytest.skip("there is no pgbouncer")
-    folder = postgres.folder / f"pgbouncer-{mode}"
+    folder = postgres.folder / "pgbouncer"
     folder.mkdir(exist_ok=True)
     lines = {
         "pool_mode": mode,

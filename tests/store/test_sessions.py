@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,10 +14,13 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from structlog.testing import capture_logs
 
 from service import __main__
-from service.errors import Misconfigured
-from service.model import UserId
+from service.app import opened
+from service.errors import Misconfigured, OutcomeUnknown, Unavailable
+from service.model import NewUser, UserId
+from service.ranking.ladder import Ladder
 from service.settings import Settings
 from service.store.feed import Feed
 from service.store.migrate import LOCK, migrate
@@ -26,6 +29,7 @@ from service.store.session import Session
 from tests.api.serving import ROOT
 from tests.conftest import Stores
 from tests.embedded.processes import wait_until
+from tests.faults.readers import until
 from tests.servers.own_pgbouncer import own_pgbouncer
 from tests.servers.own_postgres import OwnPostgres, own_postgres
 from tests.store.every_operation import assert_equal_to_sql, carry_out
@@ -102,6 +106,33 @@ async def test_a_pooler_in_session_mode_serves(server: OwnPostgres, redis_url: s
     with own_pgbouncer(server, "session", **IGNORED, default_pool_size="40") as url:
         told = await carry_out(Settings(database_url=url, redis_url=redis_url, workers=1))
         await assert_equal_to_sql(Settings(database_url=server.url, redis_url=redis_url), told)
+
+
+async def test_a_pooler_that_begins_to_share_sessions_is_noticed(server: OwnPostgres, redis_url: str) -> None:
+    """The log says so and no write is made until it is set right, although the service was started before."""
+    ada = UserId("ada")
+    with contextlib.ExitStack() as stack, capture_logs() as logs:
+        url = stack.enter_context(own_pgbouncer(server, "session", **IGNORED, default_pool_size="40"))
+        async with opened(Settings(database_url=url, redis_url=redis_url, workers=1)) as ladder:
+            await ladder.create(NewUser(ada, "player-ada", 1500))
+            stack.close()
+            with own_pgbouncer(server, "transaction", **IGNORED):
+                await until(lambda: _said(logs))
+                # One by one they would all meet the same process.
+                for _ in range(5):
+                    with pytest.raises((Unavailable, OutcomeUnknown)):
+                        await ladder.rate(ada, 1600)
+            with own_pgbouncer(server, "session", **IGNORED, default_pool_size="40"):
+                await until(lambda: _rates(ladder, ada))
+    server.ask("DELETE FROM users")
+
+
+async def _said(logs: Sequence[Mapping[str, object]]) -> bool:
+    return any("DATABASE_URL must lead to Postgres itself" in str(entry.get("reason")) for entry in logs)
+
+
+async def _rates(ladder: Ladder, user_id: UserId) -> bool:
+    return (await ladder.rate(user_id, 1700)).user.rating == 1700
 
 
 async def test_a_session_that_turns_out_to_be_shared_is_given_up(server: OwnPostgres) -> None:
