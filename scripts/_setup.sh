@@ -15,14 +15,23 @@ say() {
 }
 
 set_up() {
+    case $root in
+    *:*)
+        say "Ladder cannot run in $root: Python takes no virtual environment and no PYTHONPATH with a colon. Move it."
+        exit 2
+        ;;
+    esac
     venv=$root/.venv
     python=$venv/bin/python
     if needs_embedded; then
         set -- "$@" "$embedded"
     fi
     if ! is_set_up "$@"; then
+        if ! mkdir -p "$venv" 2>/dev/null || ! [ -w "$venv" ]; then
+            say "$venv is not set up, and this account may not write there: run a script as its owner first."
+            exit 1
+        fi
         find_python
-        mkdir -p "$venv"
         interruptible "$base" -c "$behind_lock" "$venv/.setup.lock" "$root/scripts/_setup.sh" "$base" "$@" || exit
     fi
     PYTHONPATH=$root

@@ -9,8 +9,9 @@ line is refused at once.
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from service import tls_files
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _MAX_PORT = 65535
 _WRITABLE = ("any", "read-write", "primary")
+_LONGEST_SOCKET = 107
+"""Bytes that the path of a Unix socket may have."""
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _POSTGRES_NUMBERS = (
     "connect_timeout",
@@ -87,6 +90,10 @@ def _check_hosts(parts: Mapping[str, str]) -> None:
     if len(ports) not in (1, len(hosts)):
         message = "must have one port for all its hosts, or a port for each"
         raise ValueError(message)
+    for host, port in zip_longest(hosts, ports, fillvalue=ports[-1]):
+        if host.startswith("/") and len(f"{host}/.s.PGSQL.{port or 5432}".encode()) > _LONGEST_SOCKET:
+            message = f"must have a directory whose sockets have paths of at most {_LONGEST_SOCKET} bytes for host"
+            raise ValueError(message)
     if parts.get("target_session_attrs", "any") not in _WRITABLE:
         message = f"must have one of {', '.join(_WRITABLE)} for target_session_attrs, because the service writes"
         raise ValueError(message)
@@ -120,6 +127,9 @@ def redis_url(text: str) -> str:
     # `unix://run/redis.sock` would be /redis.sock on a host named run.
     if is_socket and (not path.strip("/") or authority.rpartition("@")[2]):
         message = "must have the path of a socket, as in unix:///run/redis.sock"
+        raise ValueError(message)
+    if is_socket and len(unquote_to_bytes(path)) > _LONGEST_SOCKET:
+        message = f"must have the path of a socket of at most {_LONGEST_SOCKET} bytes"
         raise ValueError(message)
     databases = [number for number in ("" if is_socket else path.removeprefix("/"), parameters.get("db", "")) if number]
     if not all(re.fullmatch(r"[0-9]{1,9}", number) for number in databases) or len(databases) > 1:

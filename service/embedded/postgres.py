@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -21,6 +22,10 @@ PORT = 5432
 SOCKET = f".s.PGSQL.{PORT}"
 
 _FIRST_WITH_BUILTIN_LOCALES = 17
+_SPECIAL_IN_A_SHELL = frozenset('$"`\\')
+"""What does not stand for itself between double quotes."""
+_LONGEST_PATH = 900
+"""PostgreSQL's own limit is 1,024, for every file below."""
 
 
 @contextlib.contextmanager
@@ -65,6 +70,7 @@ def running(programs: Programs, place: Place) -> Iterator[Server]:
 
 
 def _make_cluster(programs: Programs, place: Place, cluster: Path, version: int) -> None:
+    _check_paths(programs.initdb, cluster)
     # Under another name until it is complete: an initdb that was killed half-way must not look like a cluster.
     draft = cluster.with_name("postgres.new")
     shutil.rmtree(draft, ignore_errors=True)
@@ -87,6 +93,23 @@ def _make_cluster(programs: Programs, place: Place, cluster: Path, version: int)
         sentence = f"The embedded PostgreSQL cannot make its cluster: {complaint(output)}."
         raise EmbeddedError(sentence)
     draft.rename(cluster)
+
+
+def _check_paths(initdb: Path, cluster: Path) -> None:
+    """Refuse what initdb would only end of, without a word that helps."""
+    way_out = "move that, or set DATABASE_URL and REDIS_URL to use servers of your own"
+    if found := _SPECIAL_IN_A_SHELL & set(str(initdb.resolve())):
+        sentence = (
+            f"The embedded PostgreSQL cannot make its cluster with {initdb}, because initdb hands that path to a shell,"
+            f" to which this means something else: {' '.join(sorted(found))}; {way_out}."
+        )
+        raise EmbeddedError(sentence)
+    for path in (initdb, cluster):
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            sentence = (
+                f"The embedded PostgreSQL takes no path longer than {_LONGEST_PATH} bytes, as {path} is; {way_out}."
+            )
+            raise EmbeddedError(sentence)
 
 
 def _major_version(initdb: Path) -> int:

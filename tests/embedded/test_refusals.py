@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.embedded import EmbeddedError, EmbeddedPair, start_pair
+from service.embedded import EmbeddedError, EmbeddedPair, postgres, start_pair
 from tests.embedded.processes import is_usable, owner_process, postmaster, sockets, told
 
 pytestmark = pytest.mark.usefixtures("embedded")
@@ -98,6 +98,20 @@ def test_server_that_does_not_start_says_why(data: Path) -> None:
         start_pair(data).__enter__()
     with pytest.raises(FileNotFoundError):
         postmaster(data)
+
+
+@pytest.mark.parametrize("character", ["$", '"', "`", "\\"])
+def test_programs_below_a_name_with_a_meaning_for_the_shell_are_refused(tmp_path: Path, character: str) -> None:
+    """As of a checkout of that name: initdb itself would fail without a word."""
+    with pytest.raises(EmbeddedError, match=f"hands that path to a shell.*: {re.escape(character)}; move that, or"):
+        postgres._check_paths(tmp_path / f"a{character}b" / "initdb", tmp_path)
+
+
+def test_a_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    """Of the programs or of the data."""
+    for paths in ((tmp_path, Path("/", "x" * 1000)), (Path("/", "x" * 1000), tmp_path)):
+        with pytest.raises(EmbeddedError, match=r"takes no path longer than 900 bytes, as /x+ is; move that, or"):
+            postgres._check_paths(*paths)
 
 
 def test_cluster_of_another_major_version_is_explained(data: Path) -> None:

@@ -44,6 +44,7 @@ POSTGRES_SLIPS = {
     "postgresql://u@h": "the name of one database",
     "postgresql://u@h/": "the name of one database",
     "postgresql://u@h/x/": "the name of one database",
+    f"postgresql:///x?host=/{'x' * 93}": "at most 107 bytes",
     "postgresql:///?host=/tmp": "the name of one database",
 }
 REDIS_SLIPS = {
@@ -71,6 +72,7 @@ REDIS_SLIPS = {
     "redis://h?protocol=3": "no parameter protocol,",
     "redis://h?retry_on_timeout=true": "no parameter retry_on_timeout,",
     "redis://h?password=ge+heim": "+ written as %2B",
+    f"unix:///{'x' * 107}": "at most 107 bytes",
     "unix://run/redis.sock": "the path of a socket",
 }
 AROUND = {
@@ -115,6 +117,7 @@ def test_a_slip_is_named_in_one_sentence(name: str, url: str, words: str) -> Non
         "postgresql://u:p%40%2F%3F%23%25%20%2B%26%5B@h/x",
         "postgresql://u:p:+&=$[x]'ü@h/x",
         "postgresql:///x?user=me@server&password=p@ss&host=/run/postgresql",
+        f"postgresql:///x?host=/{'x' * 92}&port=5432",
         "postgresql://u@h/x?dbname=y&application_name=a%20b",
         "postgresql://u@h/x?ssl=true",
         "postgresql://u@h/?dbname=x",
@@ -133,6 +136,7 @@ def test_what_libpq_takes_is_taken(url: str) -> None:
         "redis://:p:+&=$'ü@[::1]:6379/1",
         "redis://h?username=me&password=p@ss%2B&db=3&socket_timeout=0.5&client_name=x",
         "unix://me:secret@/run/a@b.sock?db=1",
+        f"unix:///{'x' * 106}?db=1",
         "rediss://h/0?ssl_cert_reqs=none&ssl_check_hostname=false",
     ],
 )
