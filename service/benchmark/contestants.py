@@ -15,7 +15,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import hiredis
 import msgspec
-import psycopg
 
 from service.model import Around, Point, UserId, Window
 from service.store import lua
@@ -25,6 +24,7 @@ from service.store.mirror import Mirror
 from service.store.postgres import QUERIES
 
 from .results import KindOfRead, Sample, Timing
+from .sessions import session
 
 if TYPE_CHECKING:
     import asyncio
@@ -116,7 +116,7 @@ class Asked:
 @contextmanager
 def in_sql(database_url: str, asked: Asked) -> Iterator[list[Contestant]]:
     """The ways of SQL, each a prepared statement."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with session(database_url, autocommit=True) as connection:
         cursor = connection.cursor()
 
         def query(text: str, parameters: Any) -> list[tuple[Any, ...]]:

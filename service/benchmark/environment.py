@@ -8,7 +8,6 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psycopg
 import redis
 
 from service import __version__
@@ -16,13 +15,14 @@ from service.checkout import IS_CHECKOUT, ROOT
 from service.cpus import usable_cpus
 
 from .results import Environment
+from .sessions import session
 
 _SECONDS = 10
 
 
 def describe(database_url: str, redis_url: str) -> Environment:
     """Ask the machine and both stores."""
-    with psycopg.connect(database_url) as connection:
+    with session(database_url) as connection:
         row = connection.execute("SHOW server_version").fetchone()
     with redis.Redis.from_url(redis_url) as client:
         server = client.info("server")

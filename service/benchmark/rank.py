@@ -15,7 +15,6 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import redis
 import uvloop
 
@@ -29,6 +28,7 @@ from . import peers
 from .contestants import Asked, User, in_redis, in_sql
 from .environment import describe
 from .results import Memory, RankResult, Size
+from .sessions import session
 from .stores import Stores, Unusable, prepared
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ async def _history(stores: Stores) -> str:
 
 
 def _users(stores: Stores) -> Iterator[User]:
-    with psycopg.connect(stores.database_url) as connection, connection.cursor("users") as cursor:
+    with session(stores.database_url) as connection, connection.cursor("users") as cursor:
         cursor.itersize = _CHUNK
         cursor.execute("SELECT id, username, rating FROM users ORDER BY id")
         for row in cursor:
@@ -151,7 +151,7 @@ def _check(stores: Stores, runner: asyncio.Runner, history: str, asked: Asked) -
 
     some = [asked.one() for _ in range(_CHECKED)]
     counted = {}
-    with psycopg.connect(stores.database_url) as connection:
+    with session(stores.database_url) as connection:
         for user in some:
             row = connection.execute("SELECT 1 + count(*) FROM users WHERE rating > %s", [user.rating]).fetchone()
             counted[user.id] = row[0] if row else 0

@@ -23,6 +23,8 @@ from service.store import redis as redis_store
 from service.store.migrate import migrate
 from service.store.mirror import Mirror
 
+from .sessions import session
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -53,7 +55,7 @@ class Stores:
         Raises `Unusable` when the Redis database holds what is not ours.
         """
         self._claim_redis()
-        with psycopg.connect(self._server_url, autocommit=True) as server:
+        with session(self._server_url, autocommit=True) as server:
             name = sql.Identifier(self.name)
             if not self._is_whole(server):
                 # Perhaps of a run that was interrupted.
@@ -61,7 +63,7 @@ class Stores:
                 server.execute(sql.SQL("CREATE DATABASE {}").format(name))
         migrate(self.database_url)
         demo.fill(self.database_url, self.users)
-        with psycopg.connect(self.database_url, autocommit=True) as own:
+        with session(self.database_url, autocommit=True) as own:
             # What a server does sooner or later in the background, it is not to do while it is measured.
             own.execute("VACUUM (ANALYZE) users")
             own.execute("CHECKPOINT")
@@ -70,13 +72,13 @@ class Stores:
     def _is_whole(self, server: psycopg.Connection) -> bool:
         if not server.execute("SELECT FROM pg_database WHERE datname = %s", [self.name]).rowcount:
             return False
-        with psycopg.connect(self.database_url) as own, suppress(psycopg.errors.UndefinedTable):
+        with session(self.database_url) as own, suppress(psycopg.errors.UndefinedTable):
             return own.execute("SELECT count(*) FROM users").fetchone() == (self.users,)
         return False
 
     def ids(self) -> list[str]:
         """All users' ids, in one order."""
-        with psycopg.connect(self.database_url) as connection:
+        with session(self.database_url) as connection:
             return [row[0] for row in connection.execute("SELECT id FROM users ORDER BY id")]
 
     def remove(self) -> None:
@@ -84,7 +86,7 @@ class Stores:
         with redis.Redis.from_url(self.redis_url) as client:
             if client.get(MARK) is not None:
                 client.flushdb(asynchronous=True)
-        with psycopg.connect(self._server_url, autocommit=True) as server:
+        with session(self._server_url, autocommit=True) as server:
             server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(self.name)))
 
     def _claim_redis(self) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import psycopg
 import redis
 
 from service.model import MAX_RATING, MIN_RATING
@@ -27,11 +26,14 @@ from . import load, servers
 from .environment import describe
 from .kinds import ratings
 from .results import Delay, Operation, Sample, Seen, WriteResult
+from .sessions import session
 from .stores import Unusable, prepared
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+
+    import psycopg
 
 WATCHED = 200
 """Users whom nobody else writes."""
@@ -106,7 +108,7 @@ def _bulk(ids: Sequence[str], source: random.Random) -> list[str]:
 
 
 def _setting(database_url: str, name: str) -> str:
-    with psycopg.connect(database_url) as connection:
+    with session(database_url) as connection:
         row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
     return str(row[0]) if row else ""
 
@@ -135,7 +137,7 @@ class _Watch:
         thread = threading.Thread(target=run)
         thread.start()
         with (
-            psycopg.connect(self._database_url, autocommit=True) as connection,
+            session(self._database_url, autocommit=True) as connection,
             redis.Redis.from_url(self._redis_url) as client,
         ):
             while thread.is_alive():
