@@ -24,7 +24,11 @@ end
 local clock = redis.call("TIME")
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 local token = 1000000 / rate
-local full_at = math.max(whole(redis.call("GET", bucket_key), 0, 10 ^ 16 - 1) or now, now)
+local kept = math.max(whole(redis.call("GET", bucket_key), 0, 10 ^ 16 - 1) or now, now)
+-- No bucket is emptier than empty: an instant beyond that is of another clock, that of the master before a failover, or
+-- this server's before it was set back. The client would be refused for as long as the two differ.
+local is_strange = kept > now + burst * token + 1
+local full_at = math.max(is_strange and now or kept, now)
 local held = math.max(math.floor((now + burst * token - full_at) / token), 0)
 local given = math.min(asked, held)
 if (held - given) * 2 > burst then

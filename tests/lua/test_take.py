@@ -55,6 +55,15 @@ def test_a_bucket_fills_with_time(scripts: Scripts, seconds: float, tokens: int)
     assert tokens == take(scripts, asked=5)[0]
 
 
+def test_an_instant_of_another_clock_refuses_nobody(scripts: Scripts) -> None:
+    """After a failover to a server whose clock is behind, a bucket would stay empty for as long as that."""
+    take(scripts, asked=5)
+    full_at = int(scripts.client.get(BUCKET) or 0)
+    scripts.client.set(BUCKET, full_at + 30_000_000, px=60_000)
+
+    assert [(1, 4), (4, 0), (0, 0)] == [take(scripts, asked=asked) for asked in (1, 5, 1)]
+
+
 def test_a_bucket_is_forgotten_when_it_is_full(scripts: Scripts) -> None:
     """It lives as long as it takes to fill, and a millisecond."""
     take(scripts, asked=3)
