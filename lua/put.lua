@@ -2,12 +2,12 @@
 -- KEYS[1]      board: sorted set, score = rating, member = encoded name ~ id; hash tag of the board
 -- KEYS[2]      users: hash, id -> version|encoded name; hash tag of the board
 -- KEYS[3]      state: hash; hash tag of the board
--- ARGV[1]      source: identity of the Postgres that committed the write, "" if the caller does not know
+-- ARGV[1]      caller: the history of Postgres that committed the write, "" for any; then "@" and the run_id of this
+--              server, "" or left out if the caller does not know it
 -- ARGV[2...]   rows, 1..200 of five: id, version (decimal), rating (decimal) or "-" when deleted, encoded
 --              name ("" when deleted), rating before the write ("" when there was none)
--- Returns      {"ok", lag in ms or "" when not ready, then per row: outcome, rank, position, rank before the
---              write}. The outcome is
---              "applied"; "same" when that version is already there; "newer" when a later one is; "floor"
+-- Returns      {"ok", lag in ms or "" when not ready or the lag is unknown, then per row: outcome, rank, position, rank
+--              before the write}. The outcome is "applied"; "same" when that version is already there; "newer" when a later one is; "floor"
 --              when an unknown user is older than the board. Ranks are those right after the whole batch,
 --              for the row's own rating even if a newer one won; "" when deleted, refused or not ready.
 --              {"source"} when the board mirrors another history, {"noepoch"} when there is no board.
@@ -22,7 +22,7 @@
 -- @include above
 
 local board_key, users_key, state_key = KEYS[1], KEYS[2], KEYS[3]
-local source = ARGV[1]
+local caller = ARGV[1]
 local rows = (#ARGV - 1) / 5
 
 if rows < 1 or rows > 200 or rows % 1 ~= 0 then
@@ -34,6 +34,7 @@ for first = 2, #ARGV, 5 do
     end
 end
 
+local source = caller_parts(caller)
 local identity = redis.call("HMGET", state_key, "epoch", "src")
 if not identity[1] then
     return { "noepoch" }
@@ -53,8 +54,9 @@ local function rank_of(score, own_score)
     return higher + ((own_score and tonumber(own_score) > tonumber(score)) and 0 or 1)
 end
 
-local status, _, lag = ready(board_key, state_key, source)
-local readable = status == "ok"
+local status, _, lag = ready(board_key, state_key, caller)
+-- With an unknown lag the board may lack any number of writes, so no rank is counted on it.
+local readable = status == "ok" and lag >= 0
 local rank_before = {}
 for first = 2, #ARGV, 5 do
     local before = ARGV[first + 4]

@@ -3,9 +3,10 @@
 -- KEYS[1]      board: sorted set, score = rating, member = encoded name ~ id; hash tag of the board
 -- KEYS[2]      users: hash, id -> version|encoded name; hash tag of the board
 -- KEYS[3]      state: hash; hash tag of the board
--- ARGV[1]      source: identity of the Postgres the caller sees, "" if it does not know
+-- ARGV[1]      caller: the history of Postgres that the caller believes, "" for any; then "@" and the run_id of this
+--              server, "" or left out if the caller does not know it
 -- ARGV[2...]   ids: 1..1010 user ids
--- Returns      {"ok", size, lag in ms, then per id: version|encoded name, rating, rank, position (strings and
+-- Returns      {"ok", size, lag in ms or -1, then per id: version|encoded name, rating, rank, position (strings and
 --              integers; four times "" when the user is not on the board)}, {"notready"} or {"source"}
 -- Errors       BADARG when the number of ids is out of range
 -- Complexity   O(m log n), n = board size, m = ids
@@ -15,13 +16,13 @@
 -- @include ready
 
 local board_key, users_key, state_key = KEYS[1], KEYS[2], KEYS[3]
-local source = ARGV[1]
+local caller = ARGV[1]
 
 if #ARGV < 2 or #ARGV > 1011 then
     return redis.error_reply("BADARG rows_of takes 1..1010 ids")
 end
 
-local status, size, lag = ready(board_key, state_key, source)
+local status, size, lag = ready(board_key, state_key, caller)
 if status ~= "ok" then
     return { status }
 end

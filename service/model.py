@@ -84,7 +84,11 @@ def new_user_id() -> UserId:
 
 
 class Board(msgspec.Struct, frozen=True):
-    """The board at the instant of a read: how many users are on it and, from the mirror, how far it may lag."""
+    """
+    The board at the instant of a read: how many users are on it and, from the mirror, how far it may lag.
+
+    None from the mirror: that is unknown, and no bound may be assumed.
+    """
 
     total: int
     lag_ms: int | None = None

@@ -1,16 +1,27 @@
+-- The two parts of what a caller says of itself: the history that it believes ("" for any), and the run_id of the
+-- server that it is connected to ("" if it does not know).
+local function caller_parts(caller)
+    return string.match(caller, "^([^@]*)@?(.*)$")
+end
+
 -- Whether ranks may be read: the load is finished, the history is the caller's, no member was lost.
--- Returns "ok", the board's size and the lag in ms (every commit older than that is on the board);
--- else "notready" or "source".
-local function ready(board_key, state_key, source)
-    local state = redis.call("HMGET", state_key, "ready", "src", "n", "applied")
+-- Returns "ok", the board's size and the lag in ms (every commit older than that is on the board); else "notready"
+-- or "source". The lag is -1, unknown, when `applied` was not read from this server's clock, as after the promotion
+-- of a replica, or lies ahead of it, because the clock was set back: two clocks do not tell a duration.
+local function ready(board_key, state_key, caller)
+    local state = redis.call("HMGET", state_key, "ready", "src", "n", "applied", "run")
     local size = redis.call("ZCARD", board_key)
     local applied = tonumber(state[4] or "")
+    local source, run = caller_parts(caller)
     if state[1] ~= "1" or size ~= tonumber(state[3] or "") or not applied then
         return "notready"
     elseif source ~= "" and state[2] ~= source then
         return "source"
     end
+    if run ~= "" and run ~= state[5] and state[5] and state[5] ~= "" then
+        return "ok", size, -1
+    end
     local now = redis.call("TIME")
     local lag = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) - applied
-    return "ok", size, math.max(lag, 0)
+    return "ok", size, math.max(lag, -1)
 end

@@ -7,7 +7,7 @@ end
 
 -- Whether ranks may be read by whoever has seen the writes that ARGV[first] .. ARGV[#ARGV] name, an id and a version
 -- each: as `ready` has it, and besides "malformed", or "behind" when one of them has not reached the board.
-local function ready_since(board_key, state_key, users_key, source, first)
+local function ready_since(board_key, state_key, users_key, caller, first)
     local behind = false
     for pair = first, #ARGV, 2 do
         local version = whole(ARGV[pair + 1], 0, 9007199254740991)
@@ -16,7 +16,7 @@ local function ready_since(board_key, state_key, users_key, source, first)
         end
         behind = behind or not reached(users_key, ARGV[pair], version)
     end
-    local status, size, lag = ready(board_key, state_key, source)
+    local status, size, lag = ready(board_key, state_key, caller)
     if status == "ok" and behind then
         return "behind"
     end

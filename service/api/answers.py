@@ -26,15 +26,16 @@ def json_response(value: object, *, status: int = 200, headers: Mapping[str, str
 
 
 def rank_headers(answers: Iterable[Answer[Any]]) -> dict[str, str]:
-    """Say what ranked: the least exact source if there are several, the longest lag, the oldest count."""
+    """Say what ranked: the least exact source if there are several, the longest lag if all are known, the oldest count."""
     answers = list(answers)
     sources = {answer.source for answer in answers}
-    lags = [answer.lag_ms for answer in answers if answer.lag_ms is not None]
+    lags = [answer.lag_ms for answer in answers if answer.source == "redis"]
+    known = [lag for lag in lags if lag is not None]
     counts = [answer.as_of for answer in answers if answer.as_of is not None]
     worst = Answer(
         None,
         "histogram" if "histogram" in sources else "redis" if sources == {"redis"} else "postgres",
-        lag_ms=max(lags, default=None),
+        lag_ms=max(known, default=None) if len(known) == len(lags) else None,
         as_of=min(counts, default=None),
         stale=any(answer.stale for answer in answers),
     )

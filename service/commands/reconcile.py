@@ -197,7 +197,8 @@ async def _incremental(options: argparse.Namespace, report: Report, database_url
         if state is None:
             return _DRIFT
         report.epoch, report.checked, report.lag_ms = state.epoch, state.users, state.lag_ms
-        return _OK if state.ready and state.intact and state.lag_ms <= _FRESH_MS else _DRIFT
+        is_fresh = state.lag_ms is not None and state.lag_ms <= _FRESH_MS
+        return _OK if state.ready and state.intact and is_fresh else _DRIFT
 
 
 async def _catch_up(tailer: Tailer) -> None:

@@ -37,8 +37,9 @@ class Answer(msgspec.Struct, Generic[V], frozen=True):
     """
     A read's value, and what ranked it.
 
-    `lag_ms` tells how far the mirror may have lagged (None from Postgres), `as_of` from when on changes
-    may be missing in a rank from the histogram. `stale`: older than is promised, for want of better.
+    `lag_ms` tells how far the mirror may have lagged (None from Postgres, and from a mirror whose lag is unknown: that
+    is stale), `as_of` from when on changes may be missing in a rank from the histogram. `stale`: older than is
+    promised, for want of better.
     """
 
     value: V

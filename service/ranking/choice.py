@@ -6,6 +6,7 @@ Which store answers a read. The mirror does, unless it lags, or lacks what the a
 | lag up to 2 s | mirror | mirror |
 | lag up to 10 s | mirror, marked stale; Postgres if the reader demands freshness | mirror, marked stale |
 | lag beyond 10 s | Postgres | mirror, marked stale, up to an hour |
+| lag unknown | Postgres | mirror, marked stale, without a lag |
 | may lack something since a call failed | Postgres | mirror, marked stale |
 | lacks the write of the reader's token | Postgres | refused |
 | not ready, or away | Postgres | refused |
@@ -84,12 +85,13 @@ class Choice:
         except Exception as error:  # noqa: BLE001  whatever is wrong with the mirror, Postgres has the answer
             self._mirror.report_defect(error)
             return await count()
-        lag_ms = found.board.lag_ms or 0
-        doubtful = self._mirror.is_doubtful(lag_ms, asked_at=asked_at)
-        if not doubtful and lag_ms <= (FRESH_LAG_MS if demand.exact else PREFERRED_LAG_MS):
-            return Mirrored(found, stale=lag_ms > FRESH_LAG_MS)
-        if lag_ms > USABLE_LAG_MS:
-            return await count()
+        lag_ms = found.board.lag_ms
+        if lag_ms is not None:
+            doubtful = self._mirror.is_doubtful(lag_ms, asked_at=asked_at)
+            if not doubtful and lag_ms <= (FRESH_LAG_MS if demand.exact else PREFERRED_LAG_MS):
+                return Mirrored(found, stale=lag_ms > FRESH_LAG_MS)
+            if lag_ms > USABLE_LAG_MS:
+                return await count()
         try:
             with self._ledger.guarding():
                 return await count()

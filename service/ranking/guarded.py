@@ -95,7 +95,8 @@ class GuardedMirror:
 
         A Redis that comes back may have lost what it had acknowledged, and a put that failed is not in it:
         both are over when everything was applied at a moment after the failure. Two durations are compared,
-        each measured on one clock: how long ago that moment was for Redis, and the failure for us.
+        each measured on one clock: how long ago that moment was for Redis, and the failure for us. An unknown lag
+        ends no doubt; `Choice` and `put` do not ask then.
         """
         return lag_ms >= (asked_at - self._failed_at) * 1000
 

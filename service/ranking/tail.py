@@ -144,7 +144,7 @@ class Tailer:
             self.leading = False
             self.source = await feed.adopt()
             state = await self._mirror.state()
-            now_ms = state.now_ms if state else 0
+            asked = state
             while True:
                 # Also keeps the session from falling silent, which would end it.
                 self.leading = self.leading or await feed.try_lock()
@@ -154,7 +154,10 @@ class Tailer:
                 state = await self._mirror.state()
                 if state is not None:
                     progress(state.users)
-                    if state.ready and self._usable(state) and state.now_ms - state.lag_ms > now_ms:
+                    if asked is None or asked.run != state.run:
+                        # Its times are of another server's clock.
+                        asked = state
+                    elif state.ready and self._usable(state) and state.applied_since(asked.now_ms):
                         return
                 await asyncio.sleep(POLL_SECONDS / 5)
 
@@ -250,7 +253,7 @@ class Tailer:
         First what is above the horizon, then what is below: the horizon only rises, so together they
         leave no gap. In the other order a transaction that ends between the two would be in neither.
         """
-        now_ms, news = state.now_ms, 0
+        news = 0
         checkpoint, drained = state.checkpoint, False
         while not drained:
             changes, checkpoint, drained = await feed.unsettled(checkpoint, limit=TAIL_ROWS)
@@ -263,9 +266,10 @@ class Tailer:
         while not drained:
             changes, checkpoint, drained = await feed.changes(checkpoint, limit=TAIL_ROWS)
             # The clock was Redis's own, read before the first query: however long this took, every commit
-            # older than that is now on the board. An idle batch says so too; it also moves the token.
+            # older than that is now on the board. An idle batch says so too; it also moves the token. If another
+            # server takes the batch, because Redis failed over meanwhile, it learns that the clock was not its own.
             feeding = (
-                Feeding(board_rows(changes), checkpoint=checkpoint, applied_ms=now_ms, ready=True)
+                Feeding(board_rows(changes), checkpoint=checkpoint, applied_ms=state.now_ms, run=state.run, ready=True)
                 if drained
                 else Feeding(board_rows(changes), checkpoint=checkpoint)
             )

@@ -8,19 +8,24 @@ which is safe because a refused call did nothing.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from redis.exceptions import NoScriptError
+from redis.exceptions import BusyLoadingError, MasterDownError, NoScriptError, ReadOnlyError, ResponseError
 
 from service import metrics
-from service.store.redis import translate, translated
+from service.store.connection import doubt, run_of
+from service.store.redis import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from redis.asyncio.connection import Connection
 
     from service.store.redis import Client
 
@@ -74,38 +79,102 @@ Command = tuple[Any, ...]
 """A plain command, or a script followed by its number of keys, keys and arguments."""
 
 
-async def pipeline(client: Client, commands: Sequence[Command], *, at_once: bool = False) -> list[Any]:
+class Caller(msgspec.Struct, frozen=True):
     """
-    Send all commands in one round trip and return their replies in order.
+    The first argument of a script that must know who calls: the history of Postgres that the caller believes.
 
-    With `at_once` no other client's command comes between them; that is for plain commands alone.
+    It is sent with the run_id of the server that the call goes to, which only the connection knows.
+    """
+
+    source: str
+
+
+async def pipeline(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """
+    Send all commands to one server in one round trip and return their replies in order.
 
     Raises `Unavailable` or `StoreBug` for the first reply that is an error; the commands behind it have
     been carried out all the same.
     """
-    with metrics.redis_call(_operation(commands)), translated():
-        replies = await _send(client, commands, at_once=at_once)
-        refused = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if refused:
-            await _send(client, [("SCRIPT", "LOAD", script.text) for script in ALL])
-            for index, reply in zip(refused, await _send(client, [commands[index] for index in refused]), strict=True):
-                replies[index] = reply
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise translate(reply) from reply
+    with _calling(client, commands):
+        async with _connected(client) as connection:
+            replies = await _send(client, connection, commands)
+            refused = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if refused:
+                # To the same server: behind an address that was just led elsewhere another one may lack them, too.
+                await _send(client, connection, [("SCRIPT", "LOAD", script.text) for script in ALL])
+                again = await _send(client, connection, [commands[index] for index in refused])
+                for index, reply in zip(refused, again, strict=True):
+                    replies[index] = reply
+        _raise_first(replies)
     return replies
 
 
-def _operation(commands: Sequence[Command]) -> str:
+async def transaction(client: Client, commands: Sequence[Command]) -> tuple[str, list[Any]]:
+    """
+    Send plain commands between which no other client's command comes; return the server's run_id, and the replies.
+
+    The run_id is "" if the server does not tell it. One round trip; raises as `pipeline` does.
+    """
+    with _calling(client, commands):
+        async with client.pipeline(transaction=True) as pipe:
+            # The pipeline gives it back.
+            pipe.connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
+            run = run_of(pipe.connection)
+            for command in commands:
+                pipe.execute_command(*command)
+            replies = await pipe.execute(raise_on_error=False)
+        _raise_first(replies)
+    return run, replies
+
+
+@contextmanager
+def _calling(client: Client, commands: Sequence[Command]) -> Iterator[None]:
     name = commands[0][0] if commands else "nothing"
-    return name.name if isinstance(name, Script) else str(name).lower()
+    with metrics.redis_call(name.name if isinstance(name, Script) else str(name).lower()), translated():
+        try:
+            yield
+        except (ReadOnlyError, MasterDownError, BusyLoadingError):
+            # No master says so: its address may lead to another server by now.
+            doubt(client)
+            raise
 
 
-async def _send(client: Client, commands: Sequence[Command], *, at_once: bool = False) -> list[Any]:
-    async with client.pipeline(transaction=at_once) as pipe:
-        for name, *arguments in commands:
-            if isinstance(name, Script):
-                pipe.execute_command("EVALSHA", name.sha, *arguments)
-            else:
-                pipe.execute_command(name, *arguments)
-        return await pipe.execute(raise_on_error=False)
+@asynccontextmanager
+async def _connected(client: Client) -> AsyncIterator[Connection]:
+    """Lend a connection for the block; one that fails has closed itself by then."""
+    pool = client.connection_pool
+    connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
+    try:
+        yield connection
+    finally:
+        # Cancelled halfway, the pool would count it as lent for ever.
+        await asyncio.shield(pool.release(connection))
+
+
+async def _send(client: Client, connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    run = run_of(connection)
+    await connection.send_packed_command(connection.pack_commands([_arguments(command, run) for command in commands]))
+    replies: list[Any] = []
+    for name, *_ in commands:
+        try:
+            replies.append(await client.parse_response(connection, "EVALSHA" if isinstance(name, Script) else name))
+        except ResponseError as error:
+            replies.append(error)
+    return replies
+
+
+def _arguments(command: Command, run: str) -> Command:
+    script, *rest = command
+    if not isinstance(script, Script):
+        return command
+    first = 1 + rest[0]
+    if isinstance(caller := rest[first], Caller):
+        rest[first] = f"{caller.source}@{run}"
+    return ("EVALSHA", script.sha, *rest)
+
+
+def _raise_first(replies: Sequence[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply

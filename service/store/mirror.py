@@ -25,19 +25,19 @@ from service.model import (
     Rated,
     Removed,
     Roster,
-    Row,
     Standing,
     UserId,
     Version,
 )
-from service.order import decode_all, encode, ranked
-from service.store import lua, objects, redis_settings
+from service.order import encode
+from service.store import board_replies, lua, objects, redis_settings
+from service.store.connection import doubt
 from service.store.keys import LAYOUT, BoardKeys, user_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from service.model import Around, Buckets, MirrorWrite, Token, User, Window
+    from service.model import Around, Buckets, Token, User, Window
     from service.store.redis import Client
 
 T = TypeVar("T")
@@ -69,18 +69,30 @@ class State(msgspec.Struct, frozen=True):
     checkpoint: Checkpoint
     loaded: str
     users: int
-    lag_ms: int
+    lag_ms: int | None
+    """None if it is unknown, because `applied` is not a time of this server's clock."""
     now_ms: int
+    run: str = ""
+    """The run_id of the server that answered, "" if it does not tell it."""
+
+    def applied_since(self, moment_ms: int) -> bool:
+        """Whether all that was committed at a moment of this server's clock is on the board."""
+        return self.lag_ms is not None and self.now_ms - self.lag_ms > moment_ms
 
 
 class Feeding(msgspec.Struct, frozen=True):
-    """Rows for the board, and what becomes true with them. None leaves a mark as it is."""
+    """
+    Rows for the board, and what becomes true with them. None leaves a mark as it is.
+
+    `applied_ms` is a time of the clock of the server whose run_id is `run`.
+    """
 
     rows: Sequence[BoardRow] = ()
     checkpoint: Checkpoint | None = None
     loaded: str | None = None
     applied_ms: int | None = None
     ready: bool = False
+    run: str = ""
 
 
 def board_rows(changes: Sequence[Change]) -> list[BoardRow]:
@@ -107,12 +119,14 @@ class Mirror:
         self, ids: Sequence[UserId], *, source: str, at_once: int = RANK_IDS
     ) -> tuple[Board, dict[UserId, Standing]]:
         """Return the standings of those who are on the board; up to `at_once` of one instant. O(ids * log n)."""
-        chunks = list(_chunks(ids, at_once))
-        replies = await lua.pipeline(self._client, [(lua.RANK, *self._all_keys, source, *chunk) for chunk in chunks])
-        held = (_standings(chunk, reply) for chunk, reply in zip(chunks, replies, strict=True))
-        # Each of them says whether it may be believed.
-        boards = [_board(reply) for reply in replies]
-        return boards[0], dict(chain.from_iterable(held))
+        caller, chunks = lua.Caller(source), list(_chunks(ids, at_once))
+        replies = await lua.pipeline(self._client, [(lua.RANK, *self._all_keys, caller, *chunk) for chunk in chunks])
+        held = (board_replies.standings(chunk, reply) for chunk, reply in zip(chunks, replies, strict=True))
+        # Each of them says whether it may be believed, and how far.
+        boards = [self._board(reply) for reply in replies]
+        unknown = any(board.lag_ms is None for board in boards)
+        lag_ms = None if unknown else max(board.lag_ms or 0 for board in boards)
+        return Board(boards[0].total, lag_ms), dict(chain.from_iterable(held))
 
     async def users(
         self, ids: Sequence[UserId], *, source: str
@@ -120,12 +134,15 @@ class Mirror:
         """Return standings with the cached users; None for a user whose object is not of that version."""
         reply, cached = await lua.pipeline(
             self._client,
-            [(lua.RANK, *self._all_keys, source, *ids), ("MGET", *(user_object(user_id) for user_id in ids))],
+            [
+                (lua.RANK, *self._all_keys, lua.Caller(source), *ids),
+                ("MGET", *(user_object(user_id) for user_id in ids)),
+            ],
         )
         raw = dict(zip(ids, cached, strict=True))
-        return _board(reply), {
+        return self._board(reply), {
             user_id: (standing, objects.decode(raw[user_id], standing.version, source))
-            for user_id, standing in _standings(ids, reply)
+            for user_id, standing in board_replies.standings(ids, reply)
         }
 
     async def pages(self, windows: Sequence[Window], *, source: str) -> list[Page | Behind]:
@@ -135,41 +152,59 @@ class Mirror:
         `Behind` in place of a page for which the board lacks one of the writes in the window's `since`,
         looked for at that same instant.
         """
-        replies = await lua.pipeline(self._client, [self._slice(window, source) for window in windows])
-        return [Behind() if reply[0] == b"behind" else _page(reply) for reply in replies]
+        replies = await lua.pipeline(self._client, [self._slice(window, lua.Caller(source)) for window in windows])
+        return [
+            Behind() if reply[0] == b"behind" else board_replies.page(self._board(reply), reply) for reply in replies
+        ]
 
     async def rosters(
         self, lists: Sequence[Sequence[UserId]], *, source: str
     ) -> list[tuple[Roster, dict[UserId, Version]]]:
         """Return the rows of each list, every list at one instant of its own, and the versions. O(ids * log n)."""
-        calls: list[lua.Command] = [(lua.ROWS_OF, *self._all_keys, source, *ids) for ids in lists]
+        caller = lua.Caller(source)
+        calls: list[lua.Command] = [(lua.ROWS_OF, *self._all_keys, caller, *ids) for ids in lists]
         replies = await lua.pipeline(self._client, calls)
-        return [_roster(ids, reply) for ids, reply in zip(lists, replies, strict=True)]
+        return [board_replies.roster(self._board(reply), ids, reply) for ids, reply in zip(lists, replies, strict=True)]
 
     async def neighbors(self, asked: Sequence[Around], *, source: str) -> list[Page | Behind]:
         """Return the rows around each user, as `pages` does; no rows for one who is not on the board."""
+        caller = lua.Caller(source)
         calls: list[lua.Command] = [
-            (lua.NEIGHBORS, *self._slice_keys, source, item.user_id, item.radius, *_pairs(item.since)) for item in asked
+            (lua.NEIGHBORS, *self._slice_keys, caller, item.user_id, item.radius, *_pairs(item.since)) for item in asked
         ]
         replies = await lua.pipeline(self._client, calls)
-        return [Behind() if reply[0] == b"behind" else _page(reply) for reply in replies]
+        return [
+            Behind() if reply[0] == b"behind" else board_replies.page(self._board(reply), reply) for reply in replies
+        ]
 
     async def histograms(self, asked: Sequence[Buckets], *, source: str) -> list[Counted | Behind]:
         """Count users by rating, as `pages` does, in `MAX_BUCKETS` buckets at most. O(buckets * log n) each."""
+        caller = lua.Caller(source)
         calls: list[lua.Command] = [
-            (lua.HISTOGRAM, *self._slice_keys, source, item.low, item.high, item.width, *_pairs(item.since))
+            (lua.HISTOGRAM, *self._slice_keys, caller, item.low, item.high, item.width, *_pairs(item.since))
             for item in asked
         ]
         replies = await lua.pipeline(self._client, calls)
-        return [Behind() if reply[0] == b"behind" else _counted(reply) for reply in replies]
+        return [
+            Behind() if reply[0] == b"behind" else board_replies.counted(self._board(reply), reply) for reply in replies
+        ]
 
-    def _slice(self, window: Window, source: str) -> lua.Command:
+    def _board(self, reply: Sequence[Any]) -> Board:
+        if reply[0] != b"ok":
+            raise NotReady
+        if reply[2] >= 0:
+            return Board(reply[1], reply[2])
+        # This may be the server that the address led to before.
+        doubt(self._client)
+        return Board(reply[1])
+
+    def _slice(self, window: Window, caller: lua.Caller) -> lua.Command:
         since = _pairs(window.since)
         if window.after is None:
-            return (lua.SLICE_AT, *self._slice_keys, source, window.limit, window.offset, *since)
+            return (lua.SLICE_AT, *self._slice_keys, caller, window.limit, window.offset, *since)
         point = window.after
         return (
-            lua.SLICE_AFTER, *self._slice_keys, source, window.limit, point.rating, encode(point.username), *since
+            lua.SLICE_AFTER, *self._slice_keys, caller, window.limit, point.rating, encode(point.username), *since
         )  # fmt: skip
 
     async def put(self, written: Sequence[Rated | Removed], *, source: str) -> tuple[int | None, list[Placed]]:
@@ -178,9 +213,10 @@ class Mirror:
 
         A removed user's object is dropped: one that a slow reader caches afterwards is of no version that is served.
 
-        `pending` where the board cannot say now: it is loading, or of another history. The first value is
-        how far the board may lag that the ranks were counted on, in ms; None if no rank was.
+        `pending` where the board cannot say now: it is loading, of another history, or its lag is unknown. The first
+        value is how far the board may lag that the ranks were counted on, in ms; None if no rank was.
         """
+        caller = lua.Caller(source)
         commands: list[lua.Command] = []
         for chunk in _chunks(written, PUT_ROWS):
             rows: list[Any] = []
@@ -190,7 +226,7 @@ class Mirror:
                     continue
                 user, before = item.user, item.previous_rating
                 rows += (user.id, user.version, user.rating, encode(user.username), "" if before is None else before)
-            commands.append((lua.PUT, *self._all_keys, source, *rows))
+            commands.append((lua.PUT, *self._all_keys, caller, *rows))
         calls = len(commands)
         commands += objects.store([item.user for item in written if isinstance(item, Rated)], source)
         if gone := [user_object(item.id) for item in written if isinstance(item, Removed)]:
@@ -202,9 +238,9 @@ class Mirror:
             if reply[0] == b"ok":
                 lags += [reply[1]] if reply[1] != b"" else []
                 placed += (
-                    _removed(reply[first], reply[1])
+                    board_replies.removed(reply[first], reply[1])
                     if isinstance(item, Removed)
-                    else _placed(*reply[first : first + 4])
+                    else board_replies.placed(*reply[first : first + 4])
                     for item, first in zip(chunk, range(2, len(reply), 4), strict=True)
                 )
             else:
@@ -221,14 +257,19 @@ class Mirror:
             # At once: a user who is created between two of them would make a good board look damaged.
             keys = self._keys
             sizes: list[lua.Command] = [("ZCARD", keys.board), ("HLEN", keys.users), ("EXISTS", keys.repair)]
-            held, members, known, in_repair, (seconds, micros) = await lua.pipeline(
-                self._client, [("HGETALL", keys.state), *sizes, ("TIME",)], at_once=True
+            run, (held, members, known, in_repair, (seconds, micros)) = await lua.transaction(
+                self._client, [("HGETALL", keys.state), *sizes, ("TIME",)]
             )
         except NotReady:
             return None
         try:
             fields = {name.decode(): value.decode() for name, value in held.items()}
             now_ms = int(seconds) * 1000 + int(micros) // 1000
+            lag_ms: int | None = now_ms - int(fields["applied"])
+            # As `ready` has it in Lua.
+            if now_ms < int(fields["applied"]) or (run and fields.get("run", run) not in ("", run)):
+                lag_ms = None
+                doubt(self._client)
             return State(
                 layout=fields["fmt"],
                 source=fields["src"],
@@ -241,8 +282,9 @@ class Mirror:
                 checkpoint=Checkpoint(fields["cx"], fields["ci"]),
                 loaded=fields["ld"],
                 users=members,
-                lag_ms=max(now_ms - int(fields["applied"]), 0),
+                lag_ms=lag_ms,
                 now_ms=now_ms,
+                run=run,
             )
         except (KeyError, ValueError):
             return None
@@ -302,70 +344,8 @@ class Mirror:
         return news, token
 
 
-def _board(reply: Sequence[Any]) -> Board:
-    if reply[0] != b"ok":
-        raise NotReady
-    return Board(reply[1], reply[2])
-
-
-def _standings(ids: Sequence[UserId], reply: Sequence[Any]) -> Iterator[tuple[UserId, Standing]]:
-    for user_id, first in zip(ids, range(3, len(reply), 4), strict=True):
-        version, rating, rank, position = reply[first : first + 4]
-        if version:
-            yield user_id, Standing(Version(int(version)), int(rating), rank, position)
-
-
-def _page(reply: Sequence[Any]) -> Page:
-    board = _board(reply)
-    _, _, _, offset, higher, flat = reply
-    rows = (
-        (user_id, username, int(score))
-        for (username, user_id), score in zip(decode_all(flat[::2]), flat[1::2], strict=True)
-    )
-    return Page(board, ranked(rows, position=offset + 1, rank=higher + 1))
-
-
 def _pairs(since: Sequence[Token]) -> list[str | int]:
     return [text for token in since for text in (token.id, token.version)]
-
-
-def _roster(ids: Sequence[UserId], reply: Sequence[Any]) -> tuple[Roster, dict[UserId, Version]]:
-    board = _board(reply)
-    rows: list[Row | None] = []
-    versions: dict[UserId, Version] = {}
-    # As if they were members, in which the name stands in front.
-    members = [b"%b~%b" % (encoded, version) for version, _, encoded in (held.partition(b"|") for held in reply[3::4])]
-    for user_id, (username, version), first in zip(ids, decode_all(members), range(3, len(reply), 4), strict=True):
-        if not version:
-            rows.append(None)
-            continue
-        versions[user_id] = Version(int(version))
-        rows.append(Row(reply[first + 3], reply[first + 2], user_id, username, int(reply[first + 1])))
-    return Roster(board, rows), versions
-
-
-def _counted(reply: Sequence[Any]) -> Counted:
-    board = _board(reply)
-    return Counted(board, reply[3], list(reply[8:]), [int(score) for score in reply[4:8] if score != b""])
-
-
-_OUTCOMES: dict[bytes, MirrorWrite] = {
-    b"applied": "applied",
-    b"same": "applied",  # the tailer was faster with this very version
-    b"newer": "superseded",
-    b"floor": "pending",
-}
-
-
-def _placed(outcome: bytes, rank: int | bytes, position: int | bytes, previous: int | bytes) -> Placed:
-    if rank == b"":
-        return Placed("pending")
-    return Placed(_OUTCOMES[outcome], int(rank), int(position), None if previous == b"" else int(previous))
-
-
-def _removed(outcome: bytes, lag: int | bytes) -> Placed:
-    # Without a rank to tell by: a board that says how far it lags is ready.
-    return Placed("pending" if lag == b"" else _OUTCOMES[outcome])
 
 
 def _marks(feeding: Feeding) -> tuple[Any, ...]:
@@ -373,7 +353,7 @@ def _marks(feeding: Feeding) -> tuple[Any, ...]:
         feeding.checkpoint.xact if feeding.checkpoint else "",
         feeding.checkpoint.id if feeding.checkpoint else "",
         feeding.loaded or "",
-        "" if feeding.applied_ms is None else feeding.applied_ms,
+        "" if feeding.applied_ms is None else f"{feeding.applied_ms}@{feeding.run}",
         "1" if feeding.ready else "",
     )
 

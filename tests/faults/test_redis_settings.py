@@ -99,7 +99,7 @@ async def test_every_refusal_is_told_in_the_servers_words(server: OwnRedis, sett
 
 async def _fed_since(ladder: Ladder, moment_ms: int) -> bool:
     state = await ladder.mirror_state()
-    return state is not None and state.now_ms - state.lag_ms > moment_ms
+    return state is not None and state.applied_since(moment_ms)
 
 
 async def test_who_stands_by_tells_of_a_redis_that_it_cannot_use(server: OwnRedis, settings: Settings) -> None:

@@ -123,10 +123,12 @@ class Traffic:
         assert 200 == answer.status_code, answer.text
         source, lag = answer.headers["x-rank-source"], answer.headers.get("x-mirror-lag-ms")
         stale = "x-data-stale" in answer.headers
-        assert (lag is not None) == (source == "redis"), "a lag is the mirror's"
+        is_unknown = source == "redis" and lag is None
+        assert lag is None or source == "redis", "a lag is the mirror's"
+        assert stale or not is_unknown, "an unknown lag is not marked"
         assert stale or int(lag or 0) <= 2000, f"a lag of {lag} ms is not marked"
         self.seen[f"stale {source}" if stale else source] += 1
-        window = (begun - int(lag or 0) / 1000 - ROUNDING_SECONDS, now)
+        window = (-math.inf if is_unknown else begun - int(lag or 0) / 1000 - ROUNDING_SECONDS, now)
         body = answer.json()
         told = body["items"] if paged else [body]
         if paged:

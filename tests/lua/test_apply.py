@@ -135,6 +135,23 @@ def test_marks_move_with_the_batch_and_stay_without_it(scripts: Scripts) -> None
     assert {**begun, **marks, "tok": "fifth", "cx": "801", "ci": ""} == scripts.contents().state
 
 
+def test_a_batch_notes_whose_clock_it_was_stamped_by(scripts: Scripts) -> None:
+    """With the mark, and only then; a reign begins whenever another server stamps."""
+    scripts.begin()
+    scripts.apply(next_token="second", applied="1000@a1")
+    assert ("1000", "a1", "second") == tuple(map(scripts.state, ("applied", "run", "reign")))
+
+    scripts.apply(next_token="third", applied="2000@a1")
+    scripts.apply(next_token="fourth")
+    assert ("2000", "a1", "second") == tuple(map(scripts.state, ("applied", "run", "reign")))
+
+    scripts.apply(next_token="fifth", applied="3000@b2")
+    assert ("3000", "b2", "fifth") == tuple(map(scripts.state, ("applied", "run", "reign")))
+
+    scripts.apply(next_token="sixth", applied="4000")
+    assert ("4000", "", "sixth") == tuple(map(scripts.state, ("applied", "run", "reign")))
+
+
 def test_a_board_is_read_from_the_batch_that_says_so(scripts: Scripts) -> None:
     """Ranks are told with the ready mark and not before, however many rows are there."""
     scripts.begin()
@@ -209,7 +226,10 @@ GOOD = ("a", "11", "1500", encode("anna"))
         pytest.param((*MARKS, "a"), id="one field"),
         pytest.param((*MARKS, *GOOD[:3]), id="three fields"),
         pytest.param((*MARKS, *GOOD, "b"), id="five fields"),
-        *(pytest.param((*MARKS[:6], applied, ""), id=f"applied {applied!r}") for applied in ("x", "-1", "1.5", "nan")),
+        *(
+            pytest.param((*MARKS[:6], applied, ""), id=f"applied {applied!r}")
+            for applied in ("x", "-1", "1.5", "nan", "1x", "@x", "1@x@y")
+        ),
         *(pytest.param((*MARKS[:7], ready), id=f"ready {ready!r}") for ready in ("0", "yes", "11")),
         pytest.param((*MARKS, "", *GOOD[1:]), id="no id"),
         *(

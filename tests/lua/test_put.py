@@ -247,6 +247,16 @@ def test_a_put_tells_the_lag_its_ranks_may_have(scripts: Scripts) -> None:
     assert 1500 <= lag <= 1500 + scripts.now_ms() - before
 
 
+def test_a_put_on_another_server_than_the_one_that_stamped_writes_and_ranks_nobody(scripts: Scripts) -> None:
+    """The row is as good as any; how many others the board lacks is unknown."""
+    scripts.start(ANNA)
+    scripts.apply(applied=f"{scripts.now_ms()}@a1")
+
+    assert ["ok", ("applied", "", "", "")] == scripts.put(BERT, source=f"{SOURCE}@b2")
+    assert ["ok", ("same", 1, 2, "")] == scripts.put(BERT, source=f"{SOURCE}@a1")
+    assert ["source"] == scripts.put(CARL, source="elsewhere@a1")
+
+
 # Boards that must not be believed
 
 

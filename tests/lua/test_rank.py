@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from service.order import encode
 from service.store import lua
 
-from .calls import BOARD_USERS_STATE, KEYS, SOURCE, Row, Scripts
+from .calls import BOARD_STATE_USERS, BOARD_USERS_STATE, KEYS, SOURCE, Row, Scripts
 from .reference import Reference
 
 ANNA = Row("a", 11, 1500, "anna")
@@ -79,12 +79,46 @@ def test_the_lag_is_the_age_of_the_applied_mark(scripts: Scripts, behind: int) -
     assert behind <= lag <= behind + scripts.now_ms() - before
 
 
-def test_a_clock_that_was_set_back_gives_no_negative_lag(scripts: Scripts) -> None:
-    """A mark from the future counts as just now."""
+def test_a_mark_from_the_future_tells_no_lag(scripts: Scripts) -> None:
+    """The clock was set back, or is another one than the mark's."""
     scripts.start(ANNA)
     scripts.apply(applied=scripts.now_ms() + 60_000)
 
-    assert 0 == scripts.rank("a")[2]
+    assert -1 == scripts.rank("a")[2]
+
+
+@pytest.mark.parametrize(
+    ("stamped", "connected", "known"),
+    [("a1", "a1", True), ("a1", "b2", False), ("a1", "", True), ("", "b2", True), (None, "b2", True)],
+)
+def test_a_lag_is_told_by_the_clock_that_stamped_it(
+    scripts: Scripts, stamped: str | None, connected: str, known: bool
+) -> None:
+    """By every script that tells one; where a server hides its run_id, or an older release stamped, it is not compared."""
+    scripts.start(ANNA)
+    scripts.apply(applied=f"{scripts.now_ms()}@{stamped or ''}")
+    if stamped is None:
+        scripts.client.hdel(KEYS.state, "run")
+    caller = f"{SOURCE}@{connected}"
+    told = [
+        scripts.rank("a", source=caller)[2],
+        scripts.call(lua.ROWS_OF, BOARD_USERS_STATE, caller, "a")[2],
+        scripts.slice_at(1, 0, source=caller)[2],
+        scripts.slice_after(1, 1600, "a", source=caller)[2],
+        scripts.call(lua.NEIGHBORS, BOARD_STATE_USERS, caller, "a", 1)[2],
+        scripts.call(lua.HISTOGRAM, BOARD_STATE_USERS, caller, 100, 200, 100)[2],
+    ]
+
+    assert [known] * len(told) == [lag >= 0 for lag in told]
+
+
+def test_a_board_of_another_history_is_refused_whoever_stamped_it(scripts: Scripts) -> None:
+    scripts.start(ANNA)
+    scripts.apply(applied=f"{scripts.now_ms()}@a1")
+
+    assert ["source"] == scripts.rank("a", source="elsewhere@a1")
+    assert ["source"] == scripts.rank("a", source="elsewhere@b2")
+    assert "ok" == scripts.rank("a", source="@a1")[0]
 
 
 # Boards that must not be believed

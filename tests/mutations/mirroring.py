@@ -51,9 +51,8 @@ MUTATIONS = (
     Mutation(
         "freshness is claimed by a clock read too late",
         "service/ranking/tail.py",
-        "Feeding(board_rows(changes), checkpoint=checkpoint, applied_ms=now_ms, ready=True)",
-        "Feeding(board_rows(changes), checkpoint=checkpoint,"
-        " applied_ms=(await self._mirror.state()).now_ms, ready=True)",
+        "checkpoint=checkpoint, applied_ms=state.now_ms, run=state.run, ready=True)",
+        "checkpoint=checkpoint, applied_ms=(await self._mirror.state()).now_ms, run=state.run, ready=True)",
         (f"{MOMENTS}::test_freshness_is_that_of_the_moment_before_the_look",),
     ),
     Mutation(

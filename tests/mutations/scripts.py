@@ -145,6 +145,20 @@ MUTATIONS = (
         (f"{RANK}::test_a_board_of_another_history_ranks_nobody",),
     ),
     Mutation(
+        "a lag is told by the clock of another server",
+        "lua/include/ready.lua",
+        'if run ~= "" and run ~= state[5] and',
+        "if false and",
+        (f"{RANK}::test_a_lag_is_told_by_the_clock_that_stamped_it",),
+    ),
+    Mutation(
+        "a rank is counted on a board of unknown lag",
+        "lua/put.lua",
+        'local readable = status == "ok" and lag >= 0',
+        'local readable = status == "ok"',
+        (f"{PUT}::test_a_put_on_another_server_than_the_one_that_stamped_writes_and_ranks_nobody",),
+    ),
+    Mutation(
         "a write of another history is taken",
         "lua/put.lua",
         'elseif source ~= "" and identity[2] ~= source then\n    return { "source" }\n',

@@ -68,6 +68,20 @@ MUTATIONS = (
         (f"{CHOICE}::test_the_lag_decides",),
     ),
     Mutation(
+        "an unknown lag counts as none",
+        "service/ranking/choice.py",
+        "lag_ms = found.board.lag_ms\n",
+        "lag_ms = found.board.lag_ms or 0\n",
+        (f"{CHOICE}::test_the_lag_decides",),
+    ),
+    Mutation(
+        "connections to the master that was are kept",
+        "service/store/connection.py",
+        " or self._made_at <= self.address.doubted_at",
+        "",
+        ("tests/store/test_connection.py::test_doubt_replaces_every_connection_to_the_address_once",),
+    ),
+    Mutation(
         "doubt counts from the answer",
         "service/ranking/choice.py",
         "doubtful = self._mirror.is_doubtful(lag_ms, asked_at=asked_at)",

@@ -6,6 +6,7 @@ A moment is a time of the monotonic clock of the machine that all of it ran on.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ class Checker:
         """The time that the answer may be of."""
         if op.source == "histogram" and op.as_of is not None:
             return min(op.as_of, op.begin) - SLACK_SECONDS, op.end
-        lag = (op.lag_ms or 0) / 1000 if op.source == "redis" else 0.0
+        lag = (math.inf if op.lag_ms is None else op.lag_ms / 1000) if op.source == "redis" else 0.0
         return op.begin - lag - SLACK_SECONDS, op.end
 
     def stalled(self, begin: float, end: float) -> float:

@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -40,15 +41,25 @@ class OwnRedis:
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"unix://{folder / 'socket'}"
 
-    def start(self) -> None:
-        """Start with what the last snapshot holds, if there is one, unless it runs; answers at the end."""
+    def start(self, *, port: int = 0, env: Mapping[str, str] | None = None, **more: str) -> None:
+        """
+        Start with what the last snapshot holds, if there is one, unless it runs; answers at the end.
+
+        Beside the socket it listens on `port` of the loopback address, if that is not 0; `more` are further settings.
+        """
         if self._process:
             return
-        settings = {"port": "0", "unixsocket": "socket", "dir": ".", "save": "", "appendonly": "no", "daemonize": "no"}
+        settings = {"port": str(port), "bind": "127.0.0.1", "unixsocket": "socket", "dir": ".", "save": ""}
+        settings |= {"appendonly": "no", "daemonize": "no", "repl-diskless-sync-delay": "0", **more}
         command = [str(self._program), *(word for name, value in settings.items() for word in (f"--{name}", value))]
         with (self._folder / "log").open("ab") as log:
-            self._process = spawn(command, death_signal=signal.SIGKILL, cwd=self._folder, output=log)
+            self._process = spawn(command, death_signal=signal.SIGKILL, env=env, cwd=self._folder, output=log)
         wait_until(self._answers)
+
+    def command(self, *words: str | int) -> Any:
+        """Say something to it by hand."""
+        with redis.Redis.from_url(self.url) as client:
+            return client.execute_command(*words)
 
     def _answers(self) -> bool:
         assert self._process

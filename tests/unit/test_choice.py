@@ -34,13 +34,14 @@ class Stores:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.mirror: int | Exception = 0
+        self.mirror: int | Exception | None = 0
         self.ledger_up = True
         self.counted = 0
         self.guarded = GuardedMirror(Mirror(self), source=str, clock=lambda: self.now)  # type: ignore[arg-type]  # no client
         self.choice = Choice(self.guarded, clock=lambda: self.now)
 
-    def pipeline(self, **_: object) -> NoReturn:
+    @property
+    def connection_pool(self) -> NoReturn:
         """Refuse, as a client of Redis that is away."""
         raise RedisConnectionError
 
@@ -93,6 +94,8 @@ def stores() -> Stores:
         (PREFERRED_LAG_MS + 1, ANY, "ledger", "stale mirror"),
         (USABLE_LAG_MS, ANY, "ledger", "stale mirror"),
         (USABLE_LAG_MS + 1, ANY, "ledger", "refused"),
+        (None, ANY, "ledger", "stale mirror"),
+        (None, TOKEN, "ledger", "stale mirror"),
         (NotReady(), ANY, "ledger", "refused"),
         (Unavailable(), TOKEN, "ledger", "refused"),
         (Behind(), TOKEN, "ledger", "refused"),
@@ -101,7 +104,7 @@ def stores() -> Stores:
     ],
 )
 async def test_the_lag_decides(
-    stores: Stores, mirror: int | Exception, demand: Demand, ledger_up: str, ledger_down: str
+    stores: Stores, mirror: int | Exception | None, demand: Demand, ledger_up: str, ledger_down: str
 ) -> None:
     stores.mirror = mirror
     assert ledger_up == await stores.read(demand)

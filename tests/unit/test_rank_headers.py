@@ -38,5 +38,16 @@ def test_of_several_the_worst_counts() -> None:
     assert "postgres" == rank_headers([MIRROR, LEDGER])["x-rank-source"]
 
 
+def test_an_unknown_lag_is_not_hidden_by_others() -> None:
+    """It may be longer than any that is known."""
+    unknown = Answer("", "redis", stale=True)
+
+    assert {
+        "cache-control": "no-cache",
+        "x-rank-source": "redis",
+        "x-data-stale": "true",
+    } == rank_headers([MIRROR, unknown, LATE])
+
+
 def test_of_none_no_mirror_is_claimed() -> None:
     assert {"cache-control": "no-cache", "x-rank-source": "postgres"} == rank_headers([])

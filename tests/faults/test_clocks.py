@@ -1,0 +1,159 @@
+"""
+A replica whose clock is behind is promoted, without the last writes: no answer claims to be fresher than it is.
+
+How far a board lags is a difference of two times. After a promotion one of them is of another server's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from functools import partial
+
+import msgspec
+import psycopg
+import pytest
+
+from service.app import opened
+from service.model import NewUser, UserId
+from service.ranking.ladder import Ladder
+from service.ranking.tail import Tailer
+from service.settings import Settings
+from service.store import redis as redis_store
+from service.store.feed import LOCK, Feed
+from service.store.mirror import Mirror
+from tests.ranking.equality import assert_mirror_equals_ledger, ready
+from tests.servers.proxy import Proxy
+from tests.servers.redis_pair import Pair, redis_pair, way_to
+
+from .readers import served_by_redis, until
+
+USERS = [UserId(f"user{number}") for number in range(20)]
+WRITTEN = USERS[:3]
+READ_SECONDS = 0.8
+HEALED_SECONDS = 3.0
+
+
+@contextlib.asynccontextmanager
+async def feeding(settings: Settings, *, alive: bool) -> AsyncIterator[Tailer | None]:
+    """Leave the feeding to the service, or take the lock, so that nobody feeds but the test, once at first."""
+    if alive:
+        yield None
+        return
+    client = redis_store.connect_feed(settings.redis_url)
+    with psycopg.connect(settings.database_url, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        tailer = Tailer(settings.database_url, Mirror(client))
+        await cycle(tailer, settings)
+        yield tailer
+    await client.aclose()
+
+
+async def cycle(tailer: Tailer, settings: Settings) -> bool:
+    """Bring the board up to date once."""
+    async with Feed(settings.database_url) as feed:
+        tailer.source = await feed.adopt()
+        await tailer.cycle(feed)
+    return True
+
+
+class Reader:
+    """Reads ranks all the time, and compares each with what was acknowledged before the lag that it announces."""
+
+    def __init__(self, ladder: Ladder) -> None:
+        self._ladder = ladder
+        self._written: dict[UserId, tuple[int, float]] = {}
+        self.wrong: list[str] = []
+        self.sources: Counter[str] = Counter()
+
+    async def write(self, user_id: UserId, rating: int) -> None:
+        """Rate a user."""
+        await self._ladder.rate(user_id, rating)
+        self._written[user_id] = (rating, time.monotonic())
+
+    async def read_for(self, seconds: float, *ladders: Ladder) -> None:
+        """Read whoever was rated, also by other processes."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for ladder in (self._ladder, *ladders):
+                for user_id in self._written:
+                    await self.read(ladder, user_id)
+
+    async def read(self, ladder: Ladder, user_id: UserId) -> None:
+        """Read one user's rank."""
+        asked = time.monotonic()
+        answer = await ladder.standings.rank(user_id)
+        rating, known = self._written[user_id]
+        is_unknown = answer.source == "redis" and answer.lag_ms is None
+        assert answer.stale or not is_unknown
+        self.sources["unknown" if is_unknown else answer.source] += 1
+        if is_unknown or answer.value.rating == rating:
+            return
+        if known < asked - (answer.lag_ms or 0) / 1000:
+            self.wrong.append(
+                f"{user_id}: {answer.value.rating} instead of {rating}, acknowledged {asked - known:.3f} s before,"
+                f" from {answer.source} with lag {answer.lag_ms}, stale {answer.stale}"
+            )
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    settings: Settings, pair: Pair, *, fed: bool
+) -> AsyncIterator[tuple[Ladder, Proxy, str, Tailer | None]]:
+    """The product over the first of both, its users on the second, too."""
+    async with (
+        way_to(pair) as (proxy, url),
+        feeding(msgspec.structs.replace(settings, redis_url=url), alive=fed) as tailer,
+        opened(msgspec.structs.replace(settings, redis_url=url)) as ladder,
+    ):
+        await ready(ladder)
+        for number, user_id in enumerate(USERS):
+            await ladder.create(NewUser(user_id, f"player-{user_id}", 1000 + number))
+        await until(lambda: served_by_redis(ladder))
+        await until(lambda: asyncio.to_thread(pair.has_caught_up))
+        yield ladder, proxy, url, tailer
+
+
+@pytest.mark.parametrize(
+    ("behind", "fed", "wait"),
+    [
+        pytest.param(30, False, 0.0, id="30 s behind, nobody feeds"),
+        pytest.param(1, False, 1.3, id="1 s behind, nobody feeds"),
+        pytest.param(4, True, 0.0, id="4 s behind"),
+    ],
+)
+async def test_a_promoted_replica_whose_clock_is_behind_shows_nothing_as_fresher_than_it_is(
+    settings: Settings, behind: int, fed: bool, wait: float
+) -> None:
+    """Postgres answers until the new master's own clock has stamped the board; then Redis does, within seconds."""
+    with redis_pair(shift_seconds=-behind) as pair:
+        async with serving(settings, pair, fed=fed) as (ladder, proxy, url, tailer):
+            reader = Reader(ladder)
+            if tailer:
+                # Just before, or the lag that is announced would be long enough in spite of the clock.
+                await cycle(tailer, settings)
+            await until(lambda: asyncio.to_thread(pair.has_caught_up))
+            await asyncio.to_thread(pair.promote_second)
+            for number, user_id in enumerate(WRITTEN):
+                await reader.write(user_id, 2000 + number)
+            await asyncio.sleep(wait)
+            proxy.lead_to(("127.0.0.1", pair.second_port))
+            switched = time.monotonic()
+            # One more begins now: it has seen no call fail, so nothing but the lag makes it doubt the board.
+            async with opened(msgspec.structs.replace(settings, redis_url=url)) as another:
+                await reader.read_for(READ_SECONDS, another)
+            assert [] == reader.wrong[:3], len(reader.wrong)
+            if tailer:
+                assert {"postgres"} == set(reader.sources)
+                await until(partial(cycle, tailer, settings))
+            await until(lambda: served_by_redis(ladder))
+            assert time.monotonic() - switched < HEALED_SECONDS + READ_SECONDS
+            await reader.read_for(0.1)
+            assert "applied" == (await ladder.rate(WRITTEN[0], 2500)).placed.outcome
+            await assert_mirror_equals_ledger(msgspec.structs.replace(settings, redis_url=pair.second.url))
+
+            assert [] == reader.wrong[:3], len(reader.wrong)
+            assert reader.sources["redis"]
