@@ -82,6 +82,8 @@ async def examine(ladder: Ladder) -> Health:
 def _slowness(ladder: Ladder, mirror: MirrorHealth) -> str:
     if ladder.breaker != "closed":
         return "calls to Redis failed repeatedly, and it is left alone for a moment"
+    if mirror.ready and mirror.lag_ms is None:
+        return "how far the board lags is unknown, because another Redis than this one was fed last"
     if mirror.lag_ms is not None and mirror.lag_ms > FRESH_LAG_MS:
         return f"the board is {mirror.lag_ms / 1000:.1f} s behind Postgres"
     return ""

@@ -68,6 +68,7 @@ class Tailer:
         self.withheld = ""
         self._warned: set[str] = set()
         self._examined_at = -math.inf
+        self._examined_run = ""
 
     @property
     def believed(self) -> str:
@@ -171,6 +172,9 @@ class Tailer:
         """
         try:
             state = await self._mirror.state()
+            if state is not None and self._examined_run not in ("", state.run):
+                # Another server has taken over: its settings are its own. One that is not fed is not read.
+                await self._examine_redis()
             await self._check_clock(feed, state)
             if not self._usable(state):
                 if state is not None and not (any_board or succeeds(self.source, state.source)):
@@ -204,6 +208,7 @@ class Tailer:
                 raise
             return
         self._examined_at = time.monotonic()
+        self._examined_run = verdict.run
         if verdict.refusal:
             raise Withheld(verdict.refusal)
         if not self.leading:

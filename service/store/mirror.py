@@ -291,7 +291,12 @@ class Mirror:
 
     async def verdict(self) -> redis_settings.Verdict:
         """Return whether this Redis is set as a mirror must be; raises `Unavailable`."""
-        return await redis_settings.examine(self._client)
+        verdict = await redis_settings.examine(self._client)
+        if verdict.is_replica:
+            # It may have been the master when the connection was made. A new one leads where the address does now.
+            doubt(self._client)
+            verdict = await redis_settings.examine(self._client)
+        return verdict
 
     async def last_reconcile(self) -> bytes | None:
         """Return what the last full reconciliation left behind, None if it was longer ago than that is kept."""

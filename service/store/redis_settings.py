@@ -40,10 +40,16 @@ _WITHOUT_SCRIPTS = (
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Why a Redis must not be a mirror, "" if it may, and what is not as it should be."""
+    """
+    Why a Redis must not be a mirror, "" if it may, and what is not as it should be.
+
+    `run` is the run_id of the server that was judged, "" if it does not tell it.
+    """
 
     refusal: str = ""
     warnings: tuple[str, ...] = ()
+    is_replica: bool = False
+    run: str = ""
 
 
 async def examine(client: Client) -> Verdict:
@@ -75,6 +81,7 @@ def judge(facts: Mapping[str, str]) -> Verdict:
     version = facts.get("redis_version", "")
     policy = facts.get("maxmemory-policy", facts.get("maxmemory_policy", ""))
     mode = facts.get("redis_mode", facts.get("server_mode", ""))
+    is_replica = facts.get("role") == "slave"
     refusal = ""
     if mode == "sentinel":
         refusal = "REDIS_URL names a Sentinel, which holds no data: name the master that it watches"
@@ -85,14 +92,18 @@ def judge(facts: Mapping[str, str]) -> Verdict:
         )
     elif (found := _version(version)) is not None and found < OLDEST:
         refusal = f"Redis is version {version}, which lacks read-only scripts: use Redis 7.0, Valkey 7.2, or newer"
-    elif facts.get("role") == "slave":
-        refusal = "REDIS_URL names a replica, which takes no writes and may lag: name the master"
+    elif is_replica:
+        master = ":".join(filter(None, (facts.get("master_host"), facts.get("master_port")))) or "another server"
+        refusal = (
+            f"REDIS_URL leads to a replica of {master}, which takes no writes and may lag: name the master in REDIS_URL,"
+            " or have the proxy or DNS name in it lead to the master"
+        )
     elif policy.startswith("allkeys-"):
         refusal = (
             f"Redis may evict the board, because its maxmemory-policy is {policy}: set it to noeviction or to one of"
             " volatile-*, which evicts cached users only"
         )
-    return Verdict(refusal, tuple(_warnings(facts)))
+    return Verdict(refusal, tuple(_warnings(facts)), is_replica, facts.get("run_id", ""))
 
 
 def _warnings(facts: Mapping[str, str]) -> list[str]:

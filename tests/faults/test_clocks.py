@@ -17,6 +17,7 @@ import msgspec
 import psycopg
 import pytest
 
+from service.api.health import examine
 from service.app import opened
 from service.model import NewUser, UserId
 from service.ranking.ladder import Ladder
@@ -148,6 +149,9 @@ async def test_a_promoted_replica_whose_clock_is_behind_shows_nothing_as_fresher
             assert [] == reader.wrong[:3], len(reader.wrong)
             if tailer:
                 assert {"postgres"} == set(reader.sources)
+                health = await examine(ladder)
+                assert ("degraded", None) == (health.status, health.mirror.lag_ms)
+                assert "unknown" in (health.mirror.reason or "")
                 await until(partial(cycle, tailer, settings))
             await until(lambda: served_by_redis(ladder))
             assert time.monotonic() - switched < HEALED_SECONDS + READ_SECONDS
