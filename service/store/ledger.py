@@ -15,7 +15,7 @@ from service.errors import LadderError, NotFound, StoreBug, Unavailable
 from service.model import Board, Census, Day, Page, Row, Standing, User
 from service.order import ranked
 from service.store import idempotency, writing
-from service.store.postgres import QUERIES, borrowed
+from service.store.postgres import QUERIES, borrowed, reading_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -210,4 +210,6 @@ class Ledger:
 
 async def _rows(pool: Pool, query: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
     async with borrowed(pool, query) as connection:
-        return await (await connection.execute(QUERIES[query], parameters)).fetchall()
+        cursor = await connection.execute(QUERIES[query], parameters)
+        with reading_result(connection):
+            return await cursor.fetchall()

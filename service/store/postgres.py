@@ -51,7 +51,7 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
     @property
     def is_direct(self) -> bool:
         """Whether no pooler stands between: one gives out process ids of its own."""
-        return self.process == self.info.backend_pid
+        return self.process == self.pgconn.backend_pid
 
     @property
     def is_on_standby(self) -> bool:
@@ -279,22 +279,23 @@ async def _take_back(pool: Pool, connection: Connection) -> None:
 
 
 @contextmanager
-def reading_result(connection: Connection) -> Iterator[None]:
+def reading_result(connection: Connection, *, writing: bool = False) -> Iterator[None]:
     """
-    Turn whatever goes wrong while the result of a write is read into `OutcomeUnknown`, if the write is committed.
+    Turn whatever goes wrong while a result is read into `StoreBug`; of a write that is committed into `OutcomeUnknown`.
 
-    Inside a transaction it is not, and the transaction is rolled back. The connection is closed either way: another one
-    may have the settings that the result is read with.
+    Inside a transaction it is not committed, and the transaction is rolled back. The connection is closed: another
+    one may have the settings that the result is read with.
     """
     try:
         yield
     except Exception as error:
         is_committed = connection.info.transaction_status == TransactionStatus.IDLE
         connection.pgconn.finish()
-        if not is_committed:
-            raise
-        message = "The write may have been carried out, but its result could not be read."
-        raise OutcomeUnknown(message) from error
+        if writing and is_committed:
+            message = "The write may have been carried out, but its result could not be read."
+            raise OutcomeUnknown(message) from error
+        message = "Postgres' answer could not be read"
+        raise StoreBug(message) from error
 
 
 async def _lend(pool: Pool) -> Connection:

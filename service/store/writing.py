@@ -48,7 +48,7 @@ async def create(connection: Connection, users: Sequence[NewUser]) -> list[Rated
         },
     )
     source = connection.source or NO_SOURCE
-    with reading_result(connection):
+    with reading_result(connection, writing=True):
         created = {row[0]: Rated(User(*row), None, source) for row in await cursor.fetchall()}
     outcomes: list[Rated | None] = []
     for user in users:
@@ -86,7 +86,7 @@ async def rate(connection: Connection, ratings: Sequence[NewRating]) -> list[Rat
             "wanted": _wanted(ratings),
         },
     )
-    with reading_result(connection):
+    with reading_result(connection, writing=True):
         held = {row[2]: row for row in await cursor.fetchall()}
     source = connection.source or NO_SOURCE
     outcomes: list[Rated | LadderError] = []

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from service.errors import LadderError, OutcomeUnknown
+from service.errors import LadderError, OutcomeUnknown, StoreBug
 from service.model import NewRating, NewUser, OnceOnly, UserId
 from service.ranking.guarded import GuardedMirror
 from service.ranking.ladder import Ladder
@@ -124,6 +124,18 @@ async def test_a_clash_that_cannot_be_explained_leaves_the_others_alone(
     assert not isinstance(created, LadderError)
     assert isinstance(refused, LadderError)
     assert {IDS[0], IDS[1]} == set(stored(settings))
+
+
+async def test_a_read_whose_result_cannot_be_read_is_a_defect_once(ladder: Ladder) -> None:
+    """The connection goes with it, and the next answers."""
+    await populate(ladder)
+    pool = ladder._ledger._reads
+    async with borrowed(pool) as connection:
+        await connection.execute("SET datestyle = 'German'")
+    with pytest.raises(StoreBug):
+        await ladder._ledger.users(IDS)
+
+    assert set(IDS) == set(await ladder._ledger.users(IDS))
 
 
 async def test_a_connection_whose_result_could_not_be_read_is_closed(settings: Settings) -> None:
