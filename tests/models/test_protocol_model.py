@@ -2,7 +2,8 @@
 The protocol between the two stores, checked in every interleaving of a small world.
 
 Writers who commit and put; a tailer, cut where other things can happen in between; a writer that dies, a put that
-is late or lost, a Redis that falls back to an earlier state of itself. Two promises: once all has come to rest and
+is late or lost, a Redis that falls back to an earlier state of itself or fails over to another server, whose clock is
+another one, with a state that may be earlier. Two promises: once all has come to rest and
 the tail is drained, the mirror is equal to Postgres; and whenever the mirror says how fresh it is, everything that
 was committed by then is in it. The product's protocol keeps both under every fault; each of the others breaks one,
 under the faults that are named, which also shows that the model can tell.
@@ -23,6 +24,8 @@ ASLEEP, AWAKE, SPECULATING, SETTLING, READ, FOUND, APPLIED = range(7)
 
 Promise = Literal["converges", "fresh"]
 Recovery = Literal["none", "outbox", "tail"]
+Stamp = Literal["the clock", "the taker", "nothing"]
+"""Which server the mark of freshness names: the one whose clock it was read from, the one that takes the batch, none."""
 Change = tuple[int, int]
 """A user and the version."""
 
@@ -41,6 +44,7 @@ class Protocol(NamedTuple):
     horizon_apart: bool = False
     unsettled: Literal["none", "first", "last"] = "first"
     clock_read_first: bool = True
+    stamp: Stamp = "the clock"
 
 
 class Faults(NamedTuple):
@@ -49,15 +53,22 @@ class Faults(NamedTuple):
     crashes: int = 0
     late: int = 0
     rollbacks: int = 0
+    failovers: int = 0
 
 
 class Board(NamedTuple):
-    """What Redis holds: the version of each user, the tail's marks, and what was committed by `applied`."""
+    """
+    What Redis holds: the version of each user, the tail's marks, and what was committed by `applied`.
+
+    That moment was read from the clock of the server `clock`; `run` is the one that the board says.
+    """
 
     held: tuple[int, ...]
     applied: tuple[int, ...]
     checkpoint: int = 1
     token: int = CURRENT
+    clock: int = 0
+    run: int = 0
 
 
 class Stored(NamedTuple):
@@ -76,6 +87,7 @@ class Tail(NamedTuple):
     committed: tuple[int, ...] = ()
     batch: tuple[Change, ...] = ()
     following: int = 0
+    server: int = 0
 
 
 class World(NamedTuple):
@@ -94,6 +106,7 @@ class World(NamedTuple):
     history: frozenset[Board] = frozenset()
     tail: Tail = Tail()
     checkpoint: int = 1
+    server: int = 0
 
     @property
     def committed(self) -> tuple[int, ...]:
@@ -109,7 +122,8 @@ class World(NamedTuple):
         """This world with another board; the one before can come back if Redis still may fall back."""
         if board == self.board:
             return self
-        history = self.history | {self.board} if self.faults.rollbacks else self.history
+        may_return = self.faults.rollbacks or self.faults.failovers
+        history = self.history | {self.board} if may_return else self.history
         return self._replace(board=board, history=history)
 
 
@@ -153,6 +167,10 @@ class Model:
             faults = world.faults._replace(rollbacks=world.faults.rollbacks - 1)
             fallen = world._replace(faults=faults, history=frozenset())
             yield from (fallen._replace(board=board) for board in world.history - {world.board})
+        if world.faults.failovers:
+            faults = world.faults._replace(failovers=world.faults.failovers - 1)
+            moved = world._replace(faults=faults, history=frozenset(), server=1 - world.server)
+            yield from (moved._replace(board=board) for board in world.history | {world.board})
         yield self.recover(world)
 
     def _write(self, world: World, writer: int) -> Iterator[World]:
@@ -213,7 +231,8 @@ class Model:
         if tail.step == ASLEEP:
             checkpoint = world.checkpoint if protocol.checkpoint_in_postgres else world.board.checkpoint
             after = AWAKE if protocol.unsettled == "first" else SETTLING
-            return world._replace(tail=Tail(after, checkpoint, world.board.token, world.committed))
+            found = Tail(after, checkpoint, world.board.token, world.committed, server=world.server)
+            return world._replace(tail=found)
         if tail.step == AWAKE:
             horizon = self._horizon(world)
             batch = self._committed(world, tail.checkpoint, above=horizon)
@@ -266,7 +285,11 @@ class Model:
             return world._replace(tail=Tail())
         board = self.put(world.board, held.batch)
         if fresh:
-            board = board._replace(applied=held.committed if protocol.clock_read_first else world.committed)
+            board = board._replace(
+                applied=held.committed if protocol.clock_read_first else world.committed,
+                clock=held.server,
+                run=world.server if protocol.stamp == "the taker" else held.server,
+            )
         if checkpoint is not None and not is_idle:
             board = board._replace(checkpoint=checkpoint)
         applied = world.with_board(board)
@@ -290,10 +313,18 @@ class Model:
         )
 
     def _broken(self, world: World) -> Iterator[Promise]:
-        if any(held < applied for held, applied in zip(world.board.held, world.board.applied, strict=True)):
+        if any(held < claimed for held, claimed in zip(world.board.held, self._claimed(world), strict=True)):
             yield "fresh"
         if world.is_at_rest and self._drained(world).board.held != world.committed:
             yield "converges"
+
+    def _claimed(self, world: World) -> tuple[int, ...]:
+        """What a reader takes to be in the mirror, by the mark and the clock of the server that is asked."""
+        board = world.board
+        if self.protocol.stamp != "nothing" and board.run != world.server:
+            return (0,) * len(board.held)
+        # By the clock of another server, which may be behind by any time, the mark is of this very moment.
+        return board.applied if board.clock == world.server else world.committed
 
     def _drained(self, world: World) -> World:
         # A cycle that is under way may end in a refusal: only a whole one that changes nothing is the last.
@@ -314,6 +345,7 @@ FAULTS = {
     "crash": Faults(crashes=1),
     "late": Faults(late=1),
     "rollback": Faults(rollbacks=1),
+    "failover": Faults(failovers=1),
     "all": Faults(crashes=1, late=1, rollbacks=1),
 }
 ONE_USER, TWO_USERS, BOTH = (0, 0), (0, 1), (0, 0, 1)
@@ -352,6 +384,7 @@ PLAIN = Protocol(unsettled="none")
 """The tail without the rows above the horizon, and without a claim of freshness."""
 UNTAILED = Protocol(recovery="none")
 EVERY = set(FAULTS)
+FALLEN = {"rollback", "failover", "all"}
 
 
 @pytest.mark.parametrize(
@@ -365,27 +398,27 @@ EVERY = set(FAULTS)
             id="blind put in the transaction",
         ),
         pytest.param(UNTAILED, "converges", EVERY - {"none"}, id="no recovery"),
-        pytest.param(Protocol(recovery="outbox"), "converges", {"rollback", "all"}, id="outbox"),
+        pytest.param(Protocol(recovery="outbox"), "converges", FALLEN, id="outbox"),
         pytest.param(
             PLAIN._replace(follows_sequence=True), "converges", EVERY - {"none"}, id="watermark on the sequence"
         ),
         pytest.param(
             PLAIN._replace(checkpoint_in_postgres=True, checks_token=False),
             "converges",
-            {"rollback", "all"},
+            FALLEN,
             id="checkpoint in Postgres",
         ),
         pytest.param(
             PLAIN._replace(checkpoint_apart=True, checks_token=False),
             "converges",
-            {"rollback", "all"},
+            FALLEN,
             id="checkpoint moved by a call of its own",
         ),
-        pytest.param(PLAIN._replace(checks_token=False), "converges", {"rollback", "all"}, id="token not checked"),
+        pytest.param(PLAIN._replace(checks_token=False), "converges", FALLEN, id="token not checked"),
         pytest.param(PLAIN._replace(compares_versions=False), "converges", EVERY, id="blind put with a tail"),
         pytest.param(PLAIN._replace(horizon_apart=True), "converges", EVERY - {"none"}, id="horizon read apart"),
         pytest.param(
-            Protocol(heartbeat_checks_token=False), "fresh", {"rollback", "all"}, id="heartbeat taken for caught up"
+            Protocol(heartbeat_checks_token=False), "fresh", FALLEN - {"failover"}, id="heartbeat taken for caught up"
         ),
         pytest.param(Protocol(unsettled="last"), "fresh", EVERY, id="unsettled rows last"),
         pytest.param(Protocol(clock_read_first=False), "fresh", EVERY, id="clock read after the rows"),
@@ -401,3 +434,11 @@ def test_every_other_way_breaks_a_promise(protocol: Protocol, promise: Promise, 
     }
 
     assert breaking == broken
+
+
+@pytest.mark.parametrize("stamp", ["nothing", "the taker"])
+def test_a_mark_that_does_not_name_its_clock_is_taken_for_fresher_than_it_is(stamp: Stamp) -> None:
+    """After a failover: it must name the server whose clock was read, not the one that takes the batch."""
+    broken, _ = outcome(Protocol(stamp=stamp), "failover", ONE_USER, frozenset({"fresh"}))
+
+    assert {"fresh"} == broken
