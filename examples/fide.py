@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import io
 import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,6 +56,9 @@ def main() -> int:
     """Write the list to standard output; returns the exit code."""
     options = _options()
     written = 0
+    if sys.stdout is None:
+        print("fide.py: standard output is closed.", file=sys.stderr)
+        return 2
     try:
         with _opened(options.file) as lines:
             print("id,username,rating")
@@ -66,6 +70,10 @@ def main() -> int:
         # Whoever read has seen enough; the interpreter's own last flush must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"fide.py: the list cannot be read or written: {error.strerror or error}.", file=sys.stderr)
+        return 1
     if not written:
         print(f"fide.py: no player has a rating in {options.month.year}-{options.month.month:02}.", file=sys.stderr)
     return 0 if written else 1
@@ -75,7 +83,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("file", metavar="SPELLING_FILE", type=Path, help="spelling.ssp or spelling.ssp.gz")
+    parser.add_argument(
+        "file", metavar="SPELLING_FILE", help="spelling.ssp or spelling.ssp.gz; - reads it from standard input"
+    )
     parser.add_argument(
         "--month", metavar="YYYY-MM", required=True, type=_month, help=f"which list, {_FIRST_YEAR}-01 or later"
     )
@@ -90,16 +100,17 @@ def _month(text: str) -> Month:
     return Month(int(found[1]), int(found[2]))
 
 
-def _opened(path: Path) -> TextIO:
+def _opened(name: str) -> TextIO:
+    if name == "-" and sys.stdin is None:
+        print("fide.py: standard input is closed.", file=sys.stderr)
+        raise SystemExit(2)
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
+        file = cast("io.BufferedReader", sys.stdin.buffer) if name == "-" else Path(name).open("rb")  # noqa: SIM115  the caller closes it
     except OSError as error:
-        print(f"fide.py: {path} cannot be read: {error.strerror}.", file=sys.stderr)
+        print(f"fide.py: {name} cannot be read: {error.strerror}.", file=sys.stderr)
         raise SystemExit(2) from error
-    if packed:
-        return gzip.open(path, "rt", encoding="ascii", errors="replace")
-    return path.open(encoding="ascii", errors="replace")
+    packed = file.peek(2)[:2] == b"\x1f\x8b"
+    return io.TextIOWrapper(gzip.GzipFile(fileobj=file) if packed else file, encoding="ascii", errors="replace")
 
 
 def players(lines: Iterable[str], month: Month) -> Iterator[Player]:

@@ -25,19 +25,25 @@ sys.path.insert(0, str(ROOT))
 
 def run(command: str) -> int:
     """Run a subcommand of `ladder` with this script's arguments; returns the exit code."""
-    from service.arguments import parse  # noqa: PLC0415  the path to it was just set
+    # The path to these was just set.
+    from service import standard_streams  # noqa: PLC0415
+    from service.arguments import parse  # noqa: PLC0415
 
-    options = parse(command, sys.argv[1:], program=Path(sys.argv[0]).name)
-    enter()
-    from service.commands import program  # noqa: PLC0415  not before it can be imported
+    name = Path(sys.argv[0]).name
 
-    return program.run(command, options)
+    def work() -> int:
+        options = parse(command, sys.argv[1:], program=name)
+        enter()
+        from service.commands import program  # noqa: PLC0415  not before it can be imported
+
+        return program.run(command, options)
+
+    return standard_streams.run(work, program=name)
 
 
 def enter() -> None:
     """Return if this process runs in the right environment, else start over there."""
     if not _is_home():
-        sys.stdout.flush()
         os.execv("/bin/sh", ["sh", "-c", _START_OVER, str(ROOT), *sys.argv])  # noqa: S606  the shell runs our own words only
 
 

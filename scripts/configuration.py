@@ -8,25 +8,20 @@ Print the reference of all settings, in Markdown: what docs/configuration.md mus
 from __future__ import annotations
 
 import argparse
+import ast
+import inspect
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Python leaves this directory out if it is told to (-P, -I, PYTHONSAFEPATH).
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import _venv
 
-if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    _venv.enter()
+from service import standard_streams
 
-# isort: split
-import ast
-import inspect
-from itertools import pairwise
-
-import msgspec
-
-from service.settings import Settings
+if TYPE_CHECKING:
+    import msgspec
 
 _HEAD = """\
 # Configuration
@@ -40,15 +35,21 @@ that names it, exit code 2. This page is written by `scripts/configuration.py` f
 
 def reference() -> str:
     """Return the page."""
+    import msgspec  # noqa: PLC0415  help needs no dependencies
+
+    from service.settings import Settings  # noqa: PLC0415  likewise
+
     lines = [_HEAD]
-    for field, meaning in zip(msgspec.structs.fields(Settings), _meanings(), strict=True):
+    for field, meaning in zip(msgspec.structs.fields(Settings), _meanings(inspect.getsource(Settings)), strict=True):
         lines.append(f"| `{field.name.upper()}` | {_default(field)} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
-def _meanings() -> list[str]:
+def _meanings(source: str) -> list[str]:
     """The sentence below each field."""
-    (body,) = (node.body for node in ast.walk(ast.parse(inspect.getsource(Settings))) if isinstance(node, ast.ClassDef))
+    from itertools import pairwise  # noqa: PLC0415  Python 3.10, and help is answered by older ones
+
+    (body,) = (node.body for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef))
     sentences = []
     for node, following in pairwise(body):
         if isinstance(node, ast.AnnAssign):
@@ -58,6 +59,8 @@ def _meanings() -> list[str]:
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
+    import msgspec  # noqa: PLC0415  likewise
+
     if field.default_factory is not msgspec.NODEFAULT:
         return "one per core"
     if field.required:
@@ -67,5 +70,16 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Print the page; returns the exit code."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    if sys.stdout is None:
+        print("configuration.py: standard output is closed.", file=sys.stderr)
+        return 2
+    _venv.enter()
     print(reference(), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(standard_streams.run(main, program="configuration.py"))

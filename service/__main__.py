@@ -19,7 +19,7 @@ import structlog
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
-from service import drain, failpoints, listening, sockets, worker_slots
+from service import drain, failpoints, listening, sockets, standard_streams, worker_slots
 from service.errors import LadderError, Misconfigured, Unavailable, explain
 from service.logs import configure
 from service.monitoring import reporter
@@ -185,4 +185,4 @@ def _serve(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(standard_streams.run(main, program="ladder"))

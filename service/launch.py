@@ -19,7 +19,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from service import checkout
+from service import checkout, standard_streams
 from service.arguments import parse
 from service.arguments.serve import EMBEDDED_DEMO_USERS
 from service.errors import LadderError, Misconfigured, explain
@@ -212,4 +212,4 @@ def _exit_code(child: subprocess.Popen[bytes]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(standard_streams.run(main, program="scripts/server"))

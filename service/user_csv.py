@@ -1,5 +1,5 @@
 """
-Reads a list of users: CSV, or gzipped CSV, with the header `id,username,rating`; writes down what was refused of it.
+Reads a list of users: CSV, or gzipped CSV, with the header `id,username,rating`.
 
 The columns may stand in any order and `id` may be missing; `position` and `rank`, which an export has, are passed over.
 Case and white space in the header do not count, and its columns may be separated by commas, semicolons or tabs.
@@ -13,10 +13,8 @@ import csv
 import gzip
 import hashlib
 import io
-import os
 import re
 import zlib
-from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from service.model import MAX_RATING, MIN_RATING, RESERVED_IDS, USER_ID, USERNAME, UserId
@@ -25,9 +23,6 @@ from service.ranking.repeats import Repeats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
-    from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
 MAX_LINE_BYTES = 1000
 """Far more than the longest line that could be taken."""
@@ -147,75 +142,6 @@ def scan(file: BinaryIO, report: Callable[[int], None]) -> Scan:
             raise
     file.seek(0)
     return Scan(digest.digest(), number, repeats)
-
-
-class Rejects:
-    """
-    The file of refused lines, with their numbers and reasons; use as a context manager.
-
-    Opened at once, to find out that it cannot be (`OSError`), but left as it is until `begin`: it may be that of another
-    process, which imports the same list. From then on it is this one's, and removed at the end if nothing was refused.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # What is already there may be of an import that goes on.
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "wb", buffering=_BLOCK)
-        self._is_regular = path.is_file()
-        self._begun = False
-        self._size = 0
-
-    def begin(self, size: int = 0) -> bool:
-        """Go on after the first bytes, of an earlier import, or from the start; False if there are not so many."""
-        if self._is_regular and os.fstat(self._file.fileno()).st_size < size:
-            return False
-        self._begun = True
-        self.cut(size)
-        return True
-
-    @property
-    def size(self) -> int:
-        """The bytes written, 0 if nothing was refused."""
-        return self._size
-
-    def cut(self, size: int) -> None:
-        """Forget what was written after the first bytes."""
-        if self._is_regular:
-            self._file.flush()
-            self._file.truncate(size)
-            self._file.seek(size)
-        self._size = size
-
-    def sync(self) -> None:
-        """Return when everything written would survive a crash of the machine."""
-        self._file.flush()
-        if self._is_regular:
-            os.fsync(self._file.fileno())
-
-    def add(self, record: Record, reason: str) -> None:
-        """Write a line as it was, except that what cannot be shown is escaped."""
-        text = record.raw.decode(errors="backslashreplace")
-        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        if not self._size:
-            writer.writerow(("line", "reason", "text"))
-        writer.writerow((record.number, reason, shown))
-        self._size += self._file.write(lines.getvalue().encode())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        opened = os.fstat(self._file.fileno())
-        self._file.close()
-        # It may be a device, or another's by now.
-        if self._is_regular and self._begun and not self._size:
-            with suppress(FileNotFoundError):
-                if os.path.samestat(opened, self.path.stat()):
-                    self.path.unlink()
 
 
 def _unpacked(file: BinaryIO) -> BinaryIO:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(part)
         part.add_argument("--seed", metavar="N", type=int, default=1, help="of what is asked for (%(default)s)")
         part.add_argument("--keep", action="store_true", help="leave the users for the next run")
-        part.add_argument("--output", metavar="DIR", type=Path, help="write DIR/PART.json too")
+        part.add_argument("--output", metavar="DIR", help="write DIR/PART.json too; - means --json")
         part.add_argument("--json", action="store_true", help="print JSON instead of a table")
         stores.add_option(part)
     _report(parts.add_parser("report", help="write docs/benchmarks.md and its plots", allow_abbrev=False))
@@ -99,7 +99,7 @@ def _report(page: argparse.ArgumentParser) -> None:
         default=(ROOT if IS_CHECKOUT else Path()) / "docs" / "benchmarks",
         help="the JSON (docs/benchmarks)",
     )
-    page.add_argument("--page", metavar="FILE", type=Path, help="where the page goes (DIR.md)")
+    page.add_argument("--page", metavar="FILE", help="where the page goes (DIR.md); - writes it to standard output")
     page.add_argument("--no-plots", action="store_true", help="leave the plots as they are")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from service.arguments import stores
 
@@ -36,7 +35,9 @@ Unless it is 0, FILE is as it was before.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command can be told."""
-    parser.add_argument("--output", metavar="FILE", type=Path, help="write to this file instead of standard output")
+    parser.add_argument(
+        "--output", metavar="FILE", default="-", help="write to this file instead of standard output (-)"
+    )
     parser.add_argument(
         "--json", action="store_true", help="print the result, and nothing else, as one line of JSON on standard error"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from service.arguments import stores
 
@@ -56,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rejects",
         metavar="PATH",
-        type=Path,
-        help="where refused lines go (FILE.rejects.csv, in a dry run FILE.dry-run.rejects.csv; FILE is stdin for -)",
+        help="where refused lines go (FILE.rejects.csv, in a dry run FILE.dry-run.rejects.csv; FILE is stdin for -);"
+        " - writes them to standard output, and the result to standard error",
     )
     parser.add_argument(
         "--anew", action="store_true", help="begin at the first line, even if an import of this list did not end"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import msgspec
 
@@ -29,19 +29,31 @@ PLOTS = ("latency", "throughput")
 _TEXT = Path(__file__).with_name("report.md")
 
 
-def run(options: argparse.Namespace) -> str:
-    """Write the page and the plots; return a sentence that says so. Raises `Unusable`."""
+def run(options: argparse.Namespace, output: TextIO | None) -> str:
+    """
+    Write the page and the plots; return a sentence that says so. The page `-` goes to `output`.
+
+    Raises `Unusable`, and `OSError` for what cannot be written.
+    """
     results, notes = read(options.input)
-    target = options.page or options.input.with_suffix(".md")
-    target.write_text(page(results, notes, options.input.name), encoding="utf-8")
+    text = page(results, notes, options.input.name)
+    if options.page == "-":
+        if output is None:
+            raise Unusable("standard output is closed")
+        output.write(text)
+        name = "The page"
+    else:
+        target = Path(options.page) if options.page else options.input.with_suffix(".md")
+        target.write_text(text, encoding="utf-8")
+        name = target.name
     if options.no_plots:
-        return f"{target.name} is written."
+        return f"{name} is written."
     try:
         from . import plots  # noqa: PLC0415  only here is matplotlib needed
     except ImportError:
-        return f"{target.name} is written; matplotlib is not installed here, so the plots stay as they are."
+        return f"{name} is written; matplotlib is not installed here, so the plots stay as they are."
     plots.draw(results, options.input)
-    return f"{target.name} and its plots are written."
+    return f"{name} and its plots are written."
 
 
 def read(directory: Path) -> tuple[Results, Notes]:

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -61,8 +62,10 @@ def _blame(options: argparse.Namespace, error: BaseException | str, code: int) -
 
 def _run(options: argparse.Namespace) -> int:
     if options.part == "report":
-        print(report.run(options))
+        # Beside the page on standard output it would be a line of the page.
+        print(report.run(options, sys.stdout), file=sys.stderr if options.page == "-" else sys.stdout)
         return _OK
+    directory = _directory(options)
     with ExitStack() as stack:
         if options.part == "http" and options.url:
             result: Any = over_http.run_elsewhere(options)
@@ -70,8 +73,22 @@ def _run(options: argparse.Namespace) -> int:
             database_url, redis_url = stack.enter_context(stores.chosen(options.data, make=True))
             result = _PARTS[options.part].run(options, database_url, redis_url)
     encoded = msgspec.json.encode(result)
-    if options.output:
-        options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / f"{options.part}.json").write_bytes(msgspec.json.format(encoded) + b"\n")
+    if directory:
+        (directory / f"{options.part}.json").write_bytes(msgspec.json.format(encoded) + b"\n")
     print(encoded.decode() if options.json else tables.of(result), end="\n" if options.json else "")
     return _SOME_FAILED if tables.failed(result) else _OK
+
+
+def _directory(options: argparse.Namespace) -> Path | None:
+    """Make the directory that --output names, rather now than after an hour of measuring."""
+    if options.output == "-":
+        options.json = True
+    if options.output in (None, "-"):
+        return None
+    directory = Path(options.output)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{directory} cannot be written: {error.strerror}"
+        raise Unusable(message) from error
+    return directory

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     configure("warning")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
-    result = Result(output=str(options.output) if options.output else None)
+    result = Result(output=None if options.output == "-" else options.output)
     code = _FAILED
     try:
         _run(options, result)
@@ -65,16 +65,16 @@ def run(options: argparse.Namespace) -> int:
         code, result.error = _INTERRUPTED, "Interrupted"
     except BrokenPipeError:
         code, result.error = _NOT_READ, "Standard output is not read any more"
-        # Else the interpreter would try once more at its end, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Unusable, SettingsError) as error:
         code, result.error = _WRONG, str(error)
     except Misconfigured as error:
         code, result.error = _WRONG, explain(error)
     except (Unavailable, EmbeddedError) as error:
         code, result.error = _AWAY, explain(error)
-    except (LadderError, OSError) as error:
+    except LadderError as error:
         result.error = explain(error)
+    except OSError as error:
+        result.error = f"{result.output or 'Standard output'} cannot be written: {error.strerror or error}"
     result.seconds = round(time.monotonic() - began, 2)
     _report(result, options)
     return code
@@ -121,12 +121,14 @@ def text(rows: list[Row]) -> str:
 
 
 @contextmanager
-def _opened(path: Path | None) -> Iterator[IO[bytes]]:
+def _opened(name: str) -> Iterator[IO[bytes]]:
     """Give the file to write to; one with a name gets that name at the end of the block, if nothing is raised."""
-    if path is None:
+    if name == "-":
+        if sys.stdout is None:
+            raise Unusable("Standard output is closed")
         yield io.BufferedWriter(io.FileIO(sys.stdout.fileno(), "wb", closefd=False))
         return
-    path = path.resolve()
+    path = Path(name).resolve()
     if path.exists() and not path.is_file():
         message = f"{path} is no regular file: leave --output out, and redirect standard output"
         raise Unusable(message)

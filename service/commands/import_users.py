@@ -28,6 +28,7 @@ from service.progress import Pace, progress
 from service.ranking.bulk import CHUNK_LINES, Line, Outcome, take, take_deferred
 from service.ranking.deferred import Deferred
 from service.ranking.tail import Tailer
+from service.rejects import Rejects, StreamedRejects
 from service.settings import SettingsError
 from service.store import redis
 from service.store.bulk import Busy, Intake, Progress, open_intake
@@ -35,7 +36,7 @@ from service.store.feed import Feed
 from service.store.history import succeeds
 from service.store.migrate import migrate
 from service.store.mirror import Mirror, State
-from service.user_csv import BadList, Record, Rejects, Scan, UserCsv, scan
+from service.user_csv import BadList, Record, Scan, UserCsv, scan
 
 _OK, _FAILED, _WRONG, _SOME_REFUSED, _BUSY, _AWAY, _INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 _BOARD_SECONDS = 60
@@ -94,8 +95,12 @@ def run(options: argparse.Namespace) -> int:
         code, result.error = _BUSY, str(error)
     except (Unavailable, OutcomeUnknown, EmbeddedError) as error:
         code, result.error = _AWAY, explain(error)
-    except (LadderError, OSError) as error:
+    except BrokenPipeError:
+        result.error = "Standard output is not read any more"
+    except LadderError as error:
         result.error = explain(error)
+    except OSError as error:
+        result.error = f"The refused lines cannot be written: {error.strerror or error}"
     result.seconds = round(time.monotonic() - began, 2)
     _report(result, options)
     return code
@@ -104,17 +109,24 @@ def run(options: argparse.Namespace) -> int:
 def _report(result: Result, options: argparse.Namespace) -> None:
     if result.error is not None:
         print(f"{options.program}: {result.error.rstrip('.')}.", file=sys.stderr)
+    # Beside refused lines on standard output it would be one more of them.
+    file = sys.stderr if options.rejects == "-" else sys.stdout
     if options.json:
-        print(msgspec.json.encode(result).decode())
+        print(msgspec.json.encode(result).decode(), file=file)
     elif result.error is None or result.created or result.updated:
-        print(result)
+        print(result, file=file)
 
 
 def _run(options: argparse.Namespace, result: Result) -> None:
+    if options.file == "-" and sys.stdin is None:
+        raise Unusable("Standard input is closed")
+    if options.rejects == "-" and sys.stdout is None:
+        raise Unusable("Standard output is closed, and --rejects - needs it")
     with ExitStack() as stack:
         file = stack.enter_context(_opened(options.file))
         source = _Source(file, scanned=not options.dry_run)
-        rejects = stack.enter_context(_rejects(options, file))
+        rejects = _rejects(options, file)
+        stack.enter_context(rejects)
         make = not options.dry_run
         database_url, redis_url = stack.enter_context(stores.chosen(options.data, make=make))
         if options.dry_run:
@@ -136,7 +148,9 @@ def _run(options: argparse.Namespace, result: Result) -> None:
                 intake.forget()
 
 
-def _begin(source: _Source, intake: Intake, rejects: Rejects, result: Result, *, anew: bool) -> Progress:
+def _begin(
+    source: _Source, intake: Intake, rejects: Rejects | StreamedRejects, result: Result, *, anew: bool
+) -> Progress:
     """Find out where the import goes on, and put everything there."""
     if source.scan is None:
         rejects.begin()
@@ -212,10 +226,12 @@ def _opened(name: str) -> BinaryIO:
         raise Unusable(message) from error
 
 
-def _rejects(options: argparse.Namespace, file: BinaryIO) -> Rejects:
+def _rejects(options: argparse.Namespace, file: BinaryIO) -> Rejects | StreamedRejects:
+    if options.rejects == "-":
+        return StreamedRejects(sys.stdout.fileno())
     # An import that goes on after a dry run of its list needs its own.
     suffix = ".dry-run.rejects.csv" if options.dry_run else ".rejects.csv"
-    path = options.rejects or Path(f"{'stdin' if options.file == '-' else options.file}{suffix}")
+    path = Path(options.rejects or f"{'stdin' if options.file == '-' else options.file}{suffix}")
     try:
         if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
             message = f"{path} is the list itself: name another file with --rejects"
@@ -229,7 +245,9 @@ def _rejects(options: argparse.Namespace, file: BinaryIO) -> Rejects:
 class _Import:
     """The lines of a source on their way into an intake: what became of them, and which wait for the end of the list."""
 
-    def __init__(self, source: _Source, intake: Intake, rejects: Rejects, result: Result, done: Progress) -> None:
+    def __init__(
+        self, source: _Source, intake: Intake, rejects: Rejects | StreamedRejects, result: Result, done: Progress
+    ) -> None:
         self._source = source
         self._intake = intake
         self._rejects = rejects
@@ -300,7 +318,7 @@ class _Import:
         done = self._done
         self._result.created, self._result.updated, self._result.unchanged = done.created, done.updated, done.unchanged
         self._result.refused = done.refused
-        self._result.rejects = str(self._rejects.path) if done.refused else None
+        self._result.rejects = self._rejects.name if done.refused else None
 
 
 async def _board(redis_url: str) -> State | None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from service import __version__
+from service import __version__, standard_streams
 from service.arguments import COMMANDS, parse
 
 _SUMMARIES = """\
@@ -23,6 +23,10 @@ commands:
 
 def main() -> int:
     """Run the subcommand that the command line names; returns the exit code."""
+    return standard_streams.run(_main, program="ladder")
+
+
+def _main() -> int:
     name, *arguments = sys.argv[1:] or [""]
     if name in COMMANDS:
         return run(name, parse(name, arguments, program=f"ladder {name}"))
@@ -38,6 +42,10 @@ def main() -> int:
 
 def run(command: str, options: argparse.Namespace) -> int:
     """Run a subcommand whose arguments were read; returns the exit code."""
+    # A command whose data would go there refuses by itself.
+    needs_output = command == "export" or "-" in (vars(options).get("rejects"), vars(options).get("page"))
+    if sys.stdout is None and not needs_output:
+        print(f"{options.program}: standard output is closed, so the result is not printed.", file=sys.stderr)
     module = "service.launch" if command == "serve" else f"service.commands.{COMMANDS[command]}"
     code: int = import_module(module).run(options)
     return code

@@ -166,7 +166,7 @@ def test_a_page_needs_no_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shutil.copytree(DOCS / "benchmarks", data)
     options = argparse.Namespace(input=data, page=None, no_plots=False)
 
-    assert "matplotlib is not installed here" in report.run(options)
+    assert "matplotlib is not installed here" in report.run(options, None)
     assert (tmp_path / "data.md").exists()
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from service.model import UserId
 from service.ranking.bulk import Line
-from service.user_csv import MAX_LINE_BYTES, BadList, Record, Rejects, UserCsv
+from service.rejects import Rejects
+from service.user_csv import MAX_LINE_BYTES, BadList, Record, UserCsv
 
 HEADER = b"id,username,rating\n"
 
