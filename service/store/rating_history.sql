@@ -25,29 +25,42 @@ SELECT pg_current_snapshot()::text;
 -- name: due
 -- Where everybody stands who was changed since that snapshot (everybody if there is none) and is due: whose rating is
 -- another one than in their last row before the day. Of the others those who have a row of the day, which must go.
-SELECT * FROM (
-    SELECT board.id, board.created_at, board.rating, board.rank, board.position,
-           last.rating IS DISTINCT FROM board.rating AS due
-    FROM (
-        SELECT id, created_at, rating, xact,
-               rank() OVER (ORDER BY rating DESC) AS rank,
-               row_number() OVER (ORDER BY rating DESC, username) AS position
-        FROM users
-    ) AS board
-    LEFT JOIN LATERAL (
-        SELECT rating FROM rating_history
-        WHERE user_id = board.id AND day < %(day)s ORDER BY day DESC LIMIT 1
-    ) AS last ON true
-    WHERE %(since)s::pg_snapshot IS NULL OR NOT pg_visible_in_snapshot(board.xact, %(since)s::pg_snapshot)
-) AS changed
-WHERE due OR EXISTS (SELECT FROM rating_history WHERE user_id = changed.id AND day = %(day)s)
-ORDER BY id;
+-- In steps of some users each, who share a lock and are in the order of the key. A step is the text of arrays: it is
+-- passed back as it is, which spares a million rows the way through a client's types.
+SELECT lock, count(*) AS users,
+       coalesce(array_agg(id) FILTER (WHERE due), '{}')::text AS ids,
+       coalesce(array_agg(created_at) FILTER (WHERE due), '{}')::text AS born,
+       coalesce(array_agg(rating) FILTER (WHERE due), '{}')::text AS ratings,
+       coalesce(array_agg(rank) FILTER (WHERE due), '{}')::text AS ranks,
+       coalesce(array_agg(position) FILTER (WHERE due), '{}')::text AS positions,
+       (array_agg(id) FILTER (WHERE NOT due))::text AS undue
+FROM (
+    SELECT *, (row_number() OVER (PARTITION BY lock ORDER BY id) - 1) / %(step)s AS step FROM (
+        SELECT hashtext(board.id) & 15 AS lock, board.id, board.created_at, board.rating, board.rank, board.position,
+               last.rating IS DISTINCT FROM board.rating AS due
+        FROM (
+            SELECT id, created_at, rating, xact,
+                   rank() OVER (ORDER BY rating DESC) AS rank,
+                   row_number() OVER (ORDER BY rating DESC, username) AS position
+            FROM users
+        ) AS board
+        LEFT JOIN LATERAL (
+            SELECT rating FROM rating_history
+            WHERE user_id = board.id AND day < %(day)s ORDER BY day DESC LIMIT 1
+        ) AS last ON true
+        WHERE %(since)s::pg_snapshot IS NULL OR NOT pg_visible_in_snapshot(board.xact, %(since)s::pg_snapshot)
+    ) AS changed
+    WHERE due OR EXISTS (SELECT FROM rating_history WHERE user_id = changed.id AND day = %(day)s)
+) AS seen
+GROUP BY lock, step ORDER BY lock, step;
 
 -- name: shut_out
--- Keep deletions out until the end of this transaction. Those that are under way are waited for, but not for long:
--- whoever comes after us waits for them, too.
-SET LOCAL lock_timeout = '200ms';
-SELECT pg_advisory_xact_lock(x'4C61646465720004'::bigint);
+-- Keep deletions of the users who share a lock out until the end of this transaction. Those that are under way are
+-- waited for, but not for long: whoever comes after us waits for them, too. The end of the transaction does not wait for
+-- the disk while it keeps deletions out: what a crash takes along is written by the next run, because the day is closed
+-- by a commit that waits for all before it.
+SELECT set_config('lock_timeout', '40ms', true), set_config('synchronous_commit', 'off', true),
+       pg_advisory_xact_lock(x'4C616404'::int, %(lock)s);
 
 -- name: write
 -- The rows of a day, of users who are still there and were not created anew since they were looked at.
