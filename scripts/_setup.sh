@@ -38,6 +38,34 @@ set_up() {
     export PYTHONPATH
 }
 
+# Ends with the help of a command if an argument asks for it. Any Python from 3.8 on is enough, and nothing is installed.
+answer_help() {
+    command=$1 program=$2
+    shift 2
+    for argument; do
+        case $argument in
+        -h | --help)
+            for name in "$root/.venv/bin/python" "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+                if [ -n "$name" ] && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then
+                    exec "$name" -I -S -c "$read_arguments" "$root" "$command" "$program" "$@"
+                fi
+            done
+            say "Ladder needs Python 3.11 or newer: install it, or name one in the variable PYTHON."
+            exit 1
+            ;;
+        esac
+    done
+}
+
+read_arguments='
+import sys
+root, command, program, *arguments = sys.argv[1:]
+sys.path.insert(0, root)
+from service import standard_streams
+from service.arguments import parse
+sys.exit(standard_streams.run(lambda: parse(command, arguments, program=program), program=program))
+'
+
 needs_embedded() {
     [ -z "${DATABASE_URL:-}${REDIS_URL:-}" ] && { [ -z "${PG_BIN:-}" ] || [ -z "${REDIS_BIN:-}" ]; }
 }

@@ -1,7 +1,7 @@
 """
 More than a service can do: what it is capable of first, then a multiple of that, then how soon it is itself again.
 
-    python -m tests.load.overload http://127.0.0.1:8080 --seconds 300 --times 2
+    .venv/bin/python -m tests.load.overload http://127.0.0.1:8080 --seconds 300 --times 2
 
 The load is mixed: six reads of a user in ten, two pages, a search and a write. It is open: requests are sent when
 they are due, whether or not those before have been answered, as a crowd does that knows nothing of each other. It

@@ -1,5 +1,5 @@
 """
-Open streams of the leaderboard's top, and how soon a user is answered beside them: `python -m tests.load.streams URL`.
+Open streams of the leaderboard's top, and how soon a user is answered beside them: `.venv/bin/python -m tests.load.streams URL`.
 
 The top changes four times a second all the while. It opens the streams, measures, and tells what it found as JSON.
 """

@@ -1,5 +1,5 @@
 """
-Run the mutations: python -m tests.mutations [--only NAME ...] [--json]
+Run the mutations: .venv/bin/python -m tests.mutations [--only NAME ...] [--json]
 
 A line each, as soon as it is known. Exit code 0 if every mutation was caught; 1 if one survived, does not apply any
 more or came to no verdict; 2 if there is no such mutation, or the tests fail without any.

@@ -1,5 +1,5 @@
 """
-Run the nemesis: python -m tests.nemesis --seeds 1-200 --seconds 30
+Run the nemesis: .venv/bin/python -m tests.nemesis --seeds 1-200 --seconds 30
 
 One line per seed. The history of a seed that fails, with what is wrong in it, stays in --keep. Exit code 1 if one
 failed.
