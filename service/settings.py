@@ -35,7 +35,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be configured; the variable's name is the field's in upper case."""
 
     database_url: str
-    """The system of record: `postgresql://user@host/database`, the primary, Postgres 14 or newer."""
+    """
+    The system of record: `postgresql://user@host/database`, the primary, Postgres 14 or newer; also several hosts, or a
+    pooler in session mode (see operations.md).
+    """
     redis_url: str
     """The mirror: `redis://`, `rediss://`, `valkey://`, `valkeys://` or `unix://`, Redis 7.0 or Valkey 7.2 or newer, the master."""
     host: str = "127.0.0.1"
