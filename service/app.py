@@ -29,6 +29,7 @@ from service.api.access import Cors, Keys, Preflights
 from service.api.admission import Admission
 from service.api.audience import LONGEST, Audience
 from service.api.client_address import ClientAddresses
+from service.api.compression import Compression
 from service.api.inputs import check_chunks, check_length, check_query
 from service.api.lane import Lane
 from service.api.options import options
@@ -205,7 +206,7 @@ def create_app(
     clients = ClientAddresses(settings.trusted_proxies)
     app.state.public_path = PublicPaths(clients, settings.root_path or "")
     app.state.openapi = openapi.Description(app)
-    served: ASGIApp = Admission(Lane(app, lambda: app.state.ladder, keys), most=settings.max_in_flight)
+    served: ASGIApp = Admission(Lane(Compression(app), lambda: app.state.ladder, keys), most=settings.max_in_flight)
     if settings.cors_allow_origins:
         served = Preflights(served)
     if limiter:

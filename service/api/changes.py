@@ -129,7 +129,7 @@ async def patch_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
     return rated_response(written)
 
 
-@put("/ratings", opt={"writes": True, "doc": _SET_ALL}, request_max_body_size=MAX_BULK_BYTES)
+@put("/ratings", opt={"long": True, "writes": True, "doc": _SET_ALL}, request_max_body_size=MAX_BULK_BYTES)
 async def put_ratings(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Set the ratings of up to 1000 different users in one transaction; those who do not exist are passed over."""
     asked = await body(request, SetRatings)

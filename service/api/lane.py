@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from service.api.answers import encode, raw_rank_headers
 from service.api.asgi import answer, refuse
+from service.api.compression import compressed
 from service.api.inputs import BROKEN_OFF, parsed
 from service.api.leaderboard import page_view
 from service.api.problems import refusal
@@ -84,7 +85,7 @@ class Lane:
         if what == "/neighbors" and (radius := _RADIUS.match(query)):
             scope["path_template"] = "/users/{user_id}/neighbors"
             around = await self._ladder().standings.neighbors(user_id, radius=int(radius[1]))
-            return encode(Neighbors(around.value.rows)), raw_rank_headers(around)
+            return _long(scope, encode(Neighbors(around.value.rows)), raw_rank_headers(around))
         return None
 
     async def _page(self, scope: Scope, query: bytes) -> Answered | None:
@@ -92,7 +93,7 @@ class Lane:
             return None
         scope["path_template"] = "/leaderboard"
         page, following = await self._ladder().page(limit=int(asked[1]), offset=int(asked[2] or 0))
-        return encode(page_view(page.value, following)), raw_rank_headers(page)
+        return _long(scope, encode(page_view(page.value, following)), raw_rank_headers(page))
 
     async def _user(self, scope: Scope, user_id: UserId, what: str) -> Answered | None:
         if what == "/rank":
@@ -124,7 +125,13 @@ class Lane:
         scope["path_template"] = "/ranks"
         ids = different(parsed(await _body(receive), AskRanks))
         listed = await self._ladder().standings.rows(ids)
-        return encode(ranks_view(ids, listed.value)), raw_rank_headers(listed)
+        return _long(scope, encode(ranks_view(ids, listed.value)), raw_rank_headers(listed))
+
+
+def _long(scope: Scope, body: bytes, headers: Headers) -> Answered:
+    """Return an answer that may be long, compressed if it is and may be."""
+    body, coded = compressed(body, scope["headers"])
+    return body, [*headers, *coded]
 
 
 def _has_body(scope: Scope, headers: dict[bytes, bytes]) -> bool:

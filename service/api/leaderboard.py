@@ -46,7 +46,7 @@ _QUERY = {
 }
 
 
-@get("/leaderboard", opt={"query": _QUERY, "doc": _LEADERBOARD})
+@get("/leaderboard", opt={"long": True, "query": _QUERY, "doc": _LEADERBOARD})
 async def get_leaderboard(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return rows of the board by offset, or strictly after the point that a cursor names."""
     asked = query(request)

@@ -34,7 +34,7 @@ _METRICS = Operation(
 )
 
 
-@get("/metrics", opt={"doc": _METRICS})
+@get("/metrics", opt={"long": True, "doc": _METRICS})
 async def get_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return every metric, also while both stores are away; whichever worker is asked, it is the same."""
     wanted = ",".join(request.headers.getall("accept", []))

@@ -110,7 +110,7 @@ def rank_view(found: Ranked) -> RankView:
     return RankView(found.id, found.rating, found.rank, found.position, found.total, share or 0.0)
 
 
-@get("/users/{user_id:str}/neighbors", opt={"query": _RADIUS, "doc": _NEIGHBORS})
+@get("/users/{user_id:str}/neighbors", opt={"long": True, "query": _RADIUS, "doc": _NEIGHBORS})
 async def get_neighbors(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return `2 * radius + 1` rows around a user, near an end of the board too: then more of them on the other side."""
     radius = query(request)["radius"]
@@ -118,7 +118,7 @@ async def get_neighbors(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(Neighbors(answer.value.rows), headers=rank_headers([answer]))
 
 
-@post("/ranks", opt={"doc": _RANKS}, request_max_body_size=MAX_LIST_BYTES)
+@post("/ranks", opt={"long": True, "doc": _RANKS}, request_max_body_size=MAX_LIST_BYTES)
 async def post_ranks(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the rows of up to 1000 users, ranked among all, all at one instant. A read: it needs no key."""
     wanted = demand(request)

@@ -43,7 +43,7 @@ _HISTORY = Operation(
 _DAYS = {"days": whole(1, HISTORY_DAYS, default=30, about="How many days up to today, UTC.")}
 
 
-@get("/users/{user_id:str}/history", opt={"query": _DAYS, "doc": _HISTORY})
+@get("/users/{user_id:str}/history", opt={"long": True, "query": _DAYS, "doc": _HISTORY})
 async def get_history(request: Request[Any, Any, Any]) -> Response[bytes]:
     """
     Return rating, rank and position at the end of each day on which the rating had changed, UTC, oldest first.

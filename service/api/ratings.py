@@ -99,7 +99,7 @@ async def get_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
     return json_response(view, headers=rank_headers([answer]))
 
 
-@get("/ratings/distribution", opt={"query": _WIDTH, "doc": _DISTRIBUTION})
+@get("/ratings/distribution", opt={"long": True, "query": _WIDTH, "doc": _DISTRIBUTION})
 async def get_distribution(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return how many users have which ratings, counted at one instant, and quantiles by nearest rank."""
     buckets = Buckets(MIN_RATING, MAX_RATING, query(request)["width"])

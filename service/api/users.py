@@ -215,7 +215,7 @@ async def put_rating(request: Request[Any, Any, Any]) -> Response[bytes]:
     return rated_response(written)
 
 
-@get("/users/search", opt={"query": _SEARCH_QUERY, "doc": _SEARCH})
+@get("/users/search", opt={"long": True, "query": _SEARCH_QUERY, "doc": _SEARCH})
 async def search_users(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return users whose name begins so, regardless of case."""
     asked = query(request)

@@ -126,7 +126,7 @@ def test_the_page_of_a_known_origin_may_ask(service: Service) -> None:
         assert ORIGIN == answer.headers["access-control-allow-origin"]
         assert "x-consistency-token" in answer.headers["access-control-expose-headers"]
         assert "access-control-allow-credentials" not in answer.headers
-        assert "Origin" == answer.headers["vary"]
+        assert "Origin" in answer.headers["vary"].split(", ")
     too_long = service.get("/leaderboard", Origin=ORIGIN, x_long="a" * 65_000, x_more="a" * 600)
     assert (431, ORIGIN) == (too_long.status_code, too_long.headers["access-control-allow-origin"])
 
@@ -156,7 +156,7 @@ def test_no_other_origin_is_told_anything(service: Service, origin: str) -> None
     )
     for answer in (service.get("/leaderboard", Origin=origin), preflight):
         assert not any(name.startswith("access-control-") for name in answer.headers)
-        assert "Origin" == answer.headers["vary"]
+        assert "Origin" in answer.headers["vary"].split(", ")
 
 
 # What browsers are told
