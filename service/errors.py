@@ -11,6 +11,7 @@ Every error that a request can end in, as one tree.
     ├── PreconditionFailed      If-Match names no version that is the current one
     ├── Unavailable             a store cannot be reached or is too slow; nothing was changed, retry later
     │   ├── Overloaded          a bounded queue is full, or every connection of a pool is in use
+    │   ├── Locked              another session holds a lock on the user or the name
     │   ├── Misconfigured       a store answers that it is not what its variable says; only another value helps
     │   ├── Unsupported         the server refuses what the mirror needs: another kind of server, or missing rights
     │   └── NotReady            the mirror answers but must not be believed yet; Postgres is asked instead
@@ -75,6 +76,10 @@ class Unavailable(LadderError):
 
 class Overloaded(Unavailable):
     """Too many requests are waiting; nothing was changed."""
+
+
+class Locked(Unavailable):
+    """Another session is writing this user or taking this name; nothing was changed."""
 
 
 class Misconfigured(Unavailable):

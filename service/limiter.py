@@ -9,7 +9,6 @@ process keeps buckets of its own.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import time
 from collections import Counter, OrderedDict
@@ -55,10 +54,8 @@ class Limiter:
         self._own = _OwnBuckets(rate, burst)
         self._away_until = -math.inf
         self._away = False
-        # Every request takes a token of its own, so no two items are ever the same.
-        numbers = itertools.count()
         self._taken: Coalescer[str, Verdict] = Coalescer(
-            self._take, shared=False, key=lambda _: next(numbers), max_batch=1000, max_in_flight=4, name="tokens"
+            self._take, shared=False, max_batch=1000, max_in_flight=4, name="tokens"
         )
 
     async def __call__(self, client: str) -> Verdict:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from service import metrics
 from service.errors import OutcomeUnknown, Overloaded, Unavailable
@@ -26,12 +27,13 @@ R = TypeVar("R")
 class _Call(Generic[I, R]):
     """An item that waits for its batch, and a future for each caller: who gives up leaves the others' alone."""
 
-    __slots__ = ("deadline", "item", "key", "results")
+    __slots__ = ("deadline", "item", "keys", "results", "wake")
 
-    def __init__(self, key: Hashable, item: I, deadline: float) -> None:
-        self.key = key
+    def __init__(self, item: I, keys: Sequence[Hashable], deadline: float, wake: Callable[[], None]) -> None:
         self.item = item
+        self.keys = keys
         self.deadline = deadline
+        self.wake = wake
         self.results: list[asyncio.Future[R]] = []
 
     def succeed(self, result: R) -> None:
@@ -49,19 +51,55 @@ class _Call(Generic[I, R]):
             waiting.cancel()
 
 
+class Turns:
+    """
+    The order of writes that have a key in common: one at a time, as they came, whichever coalescer carries them.
+
+    A call has its turn when it is the first of each of its keys, and keeps it until it is carried out, even if its
+    caller has given up. It joins all its queues at once, so no two calls can wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[Hashable, deque[_Call[Any, Any]]] = {}
+
+    def join(self, call: _Call[Any, Any]) -> None:
+        """Queue a call. O(keys)."""
+        for key in call.keys:
+            queue = self._queues.get(key)
+            if queue is None:
+                self._queues[key] = deque((call,))
+            else:
+                queue.append(call)
+
+    def has_come(self, call: _Call[Any, Any]) -> bool:
+        """Whether every earlier call of its keys has been carried out. O(keys)."""
+        return all(self._queues[key][0] is call for key in call.keys)
+
+    def leave(self, call: _Call[Any, Any]) -> None:
+        """Let those behind a call go on. O(keys), O(calls of a key) for a call that never had its turn."""
+        for key in call.keys:
+            queue = self._queues[key]
+            queue.remove(call)
+            if queue:
+                queue[0].wake()
+            else:
+                del self._queues[key]
+
+
 class Coalescer(Generic[I, R]):
     """
     Turns single calls into batches of different items.
 
     `run` takes a batch and returns a result per item, in order; an exception in place of a result is
-    that item's own. If `run` itself raises, and not because a store is away, the items are run again
+    that item's own, and a future is a result that comes later: the batch is over without it. If `run` itself raises, and not because a store is away, the items are run again
     one by one, so that a bad one fails alone: it must have changed nothing when it raises so.
 
     Args:
         shared: Callers of an equal item that has not gone out yet share one place in the batch (reads).
-            Otherwise each call is carried out, and calls of equal `key` one after the other in the order
+            Otherwise each call is carried out, and calls with a key in common one after the other in the order
             they came, never two in one batch or in two batches at a time (writes).
-        key: What makes two items the same; by default the item itself.
+        keys: Those keys of an item.
+        turns: The order of the keys, for coalescers that have keys in common.
         max_batch: Items in a batch.
         max_in_flight: Batches under way.
         beside: Seconds that a batch is let go alone, unless the next is full: larger batches are cheaper, and one that
@@ -74,10 +112,11 @@ class Coalescer(Generic[I, R]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[I]], Awaitable[Sequence[R | Exception]]],
+        run: Callable[[Sequence[I]], Awaitable[Sequence[R | Exception | asyncio.Future[R]]]],
         *,
         shared: bool,
-        key: Callable[[I], Hashable] = lambda item: item,
+        keys: Callable[[I], Sequence[Hashable]] = lambda _: (),
+        turns: Turns | None = None,
         max_batch: int = 128,
         max_in_flight: int = 2,
         beside: float = 0.0,
@@ -87,7 +126,8 @@ class Coalescer(Generic[I, R]):
     ) -> None:
         self._run = run
         self._shared = shared
-        self._key = key
+        self._keys = keys
+        self._turns = turns or Turns()
         self._max_batch = max_batch
         self._free = self._most = max_in_flight
         self._beside = beside
@@ -97,24 +137,23 @@ class Coalescer(Generic[I, R]):
         self._patience = patience
         self._sizes = metrics.BATCH_SIZE.labels(name)
         self._waiting: list[_Call[I, R]] = []
-        self._joinable: dict[Hashable, _Call[I, R]] = {}
-        self._busy: set[Hashable] = set()
+        self._joinable: dict[I, _Call[I, R]] = {}
         self._scheduled = False
         self._expiry: asyncio.TimerHandle | None = None
-        self._batches: set[asyncio.Task[None]] = set()
+        self._batches: set[asyncio.Future[Any]] = set()
 
     async def __call__(self, item: I) -> R:
         """Return the item's result; being cancelled gives up the result, not the batch."""
-        key = self._key(item)
         loop = asyncio.get_running_loop()
-        call = self._joinable.get(key)
+        call = self._joinable.get(item) if self._shared else None
         if call is None:
             if len(self._waiting) >= self._max_waiting:
                 raise Overloaded
-            call = _Call(key, item, loop.time() + self._patience)
+            call = _Call(item, () if self._shared else self._keys(item), loop.time() + self._patience, self._wake)
             self._waiting.append(call)
             if self._shared:
-                self._joinable[key] = call
+                self._joinable[item] = call
+            self._turns.join(call)
             self._wake()
         result: asyncio.Future[R] = loop.create_future()
         call.results.append(result)
@@ -141,12 +180,17 @@ class Coalescer(Generic[I, R]):
     def _expire(self) -> None:
         self._expiry = None
         now = asyncio.get_running_loop().time()
-        for call in self._waiting:
-            if call.deadline <= now:
-                self._joinable.pop(call.key, None)
-                call.fail(Overloaded())
+        late = [call for call in self._waiting if call.deadline <= now]
         self._waiting = [call for call in self._waiting if call.deadline > now]
+        for call in late:
+            self._expired(call)
         self._watch()
+
+    def _expired(self, call: _Call[I, R]) -> None:
+        if self._shared:
+            self._joinable.pop(call.item, None)
+        call.fail(Overloaded())
+        self._turns.leave(call)
 
     def _send(self) -> None:
         self._scheduled = False
@@ -155,8 +199,6 @@ class Coalescer(Generic[I, R]):
             if self._beside:
                 self._alone_until = asyncio.get_running_loop().time() + self._beside
             self._sizes.observe(len(batch))
-            if not self._shared:
-                self._busy.update(call.key for call in batch)
             # An empty context: what a batch logs belongs to none of the requests in it.
             task = asyncio.create_task(self._carry_out(batch), context=contextvars.Context())
             self._batches.add(task)
@@ -181,37 +223,54 @@ class Coalescer(Generic[I, R]):
         now = asyncio.get_running_loop().time()
         batch: list[_Call[I, R]] = []
         rest: list[_Call[I, R]] = []
-        blocked = set(self._busy)
         for call in self._waiting:
             if call.deadline <= now:
-                self._joinable.pop(call.key, None)
-                call.fail(Overloaded())
-                continue
-            if len(batch) < self._max_batch and call.key not in blocked:
-                self._joinable.pop(call.key, None)
+                self._expired(call)
+            elif len(batch) < self._max_batch and self._turns.has_come(call):
+                if self._shared:
+                    self._joinable.pop(call.item, None)
                 batch.append(call)
             else:
                 rest.append(call)
-            if not self._shared:
-                blocked.add(call.key)
         self._waiting = rest
         return batch
 
     async def _carry_out(self, batch: Sequence[_Call[I, R]]) -> None:
+        over = set(batch)
         try:
             for call, result in zip(batch, await self._results([call.item for call in batch]), strict=True):
-                if isinstance(result, Exception):
+                if isinstance(result, asyncio.Future):
+                    over.discard(call)
+                    self._follow(call, result)
+                elif isinstance(result, Exception):
                     call.fail(result)
                 else:
                     call.succeed(result)
         finally:
-            for call in batch:
-                self._busy.discard(call.key)
+            for call in over:
                 call.give_up()  # no effect on what is done: only when this task is cancelled
+                self._turns.leave(call)
             self._free += 1
             self._wake()
 
-    async def _results(self, items: Sequence[I]) -> Sequence[R | Exception]:
+    def _follow(self, call: _Call[I, R], outcome: asyncio.Future[R]) -> None:
+        self._batches.add(outcome)
+
+        def end(_: asyncio.Future[R]) -> None:
+            self._batches.discard(outcome)
+            if outcome.cancelled():
+                call.give_up()
+            elif error := outcome.exception():
+                call.fail(error if isinstance(error, Exception) else Unavailable())
+            elif isinstance(result := outcome.result(), Exception):
+                call.fail(result)
+            else:
+                call.succeed(result)
+            self._turns.leave(call)
+
+        outcome.add_done_callback(end)
+
+    async def _results(self, items: Sequence[I]) -> Sequence[R | Exception | asyncio.Future[R]]:
         try:
             return await self._run(items)
         except (Unavailable, OutcomeUnknown) as error:

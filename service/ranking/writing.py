@@ -2,25 +2,31 @@
 The writes: committed in Postgres first and carried to the mirror second, so that it only holds what is committed.
 
 Creations, ratings and deletions are gathered into batches. What needs a transaction of its own (many ratings at
-once, a rename, whatever carries an Idempotency-Key) goes beside them, few at a time.
+once, a rename, whatever carries an Idempotency-Key) goes beside them, few at a time. Within one process the writes of
+one user go one after the other, in the order they came, whichever way they go. A write that meets a lock of another
+session leaves its batch and waits for the lock beside it (`lock_waits`).
 """
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
 
 from service import failpoints
-from service.errors import LadderError, OutcomeUnknown, explain
+from service.errors import LadderError, Locked, OutcomeUnknown, explain
 from service.model import NewName, NewRating, NewUser, Placed, Rated, Removal, Removed, Token, User, UserId
-from service.ranking.coalesce import Coalescer
+from service.ranking.coalesce import Coalescer, Turns
 from service.ranking.deadline import within
 from service.ranking.guarded import Lookup
+from service.ranking.lock_waits import LockWaits
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 
     from service.model import OnceOnly, Version
@@ -33,8 +39,17 @@ WRITE_SECONDS = 5.0
 """How long a write is waited for. Its outcome is unknown then: it may still be committed."""
 BESIDE_SECONDS = 0.05
 """How long a batch of ratings goes alone: longer than a commit takes, and shorter than anybody waits for a lock."""
+FIRST_PATIENCE_MS, NEXT_PATIENCE_MS = 30, 10
+"""How long a batch of creations, and each part of it after that, waits for a name that another session is taking."""
+ALONE_PATIENCE_MS = 50
+"""How long a write with a transaction of its own waits for a lock before it makes room for the next one."""
 ALONE = 2
 """Writes with a transaction of their own under way; the other connections are the batches'."""
+
+TABLE_LOCK_SECONDS = 1.0
+"""A creation that was refused for a lock after that long waited for the table, not for a name."""
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -78,10 +93,10 @@ def _sure() -> Iterator[None]:
 
 
 class _Alone(msgspec.Struct, frozen=True):
-    """A write with a transaction of its own; two of one key go one after the other."""
+    """A write with a transaction of its own, which waits so many ms for a lock; it raises `Locked` beyond that."""
 
-    key: Hashable
-    run: Callable[[], Awaitable[Any]]
+    keys: tuple[Hashable, ...]
+    run: Callable[[int], Awaitable[Any]]
 
 
 class Writes:
@@ -90,27 +105,37 @@ class Writes:
     def __init__(self, ledger: Ledger, guarded: GuardedMirror) -> None:
         self._ledger = ledger
         self._guarded = guarded
-        self._created = Coalescer(
-            self._create, shared=False, key=lambda user: user.id, max_batch=WRITE_ROWS, name="creations"
+        self._locked = LockWaits()
+        turns = Turns()
+        self._created: Coalescer[NewUser, Written] = Coalescer(
+            self._create, shared=False, keys=_user, turns=turns, max_batch=WRITE_ROWS, name="creations"
         )
-        self._rated = Coalescer(
+        self._rated: Coalescer[NewRating, Written] = Coalescer(
             self._rate,
             shared=False,
-            key=lambda rating: rating.id,
+            keys=_user,
+            turns=turns,
             max_batch=WRITE_ROWS,
             beside=BESIDE_SECONDS,
             name="ratings",
         )
-        self._removed = Coalescer(
+        self._removed: Coalescer[Removal, Deleted] = Coalescer(
             self._remove,
             shared=False,
-            key=lambda item: item.id,
+            keys=_user,
+            turns=turns,
             max_batch=WRITE_ROWS,
             max_in_flight=1,
             name="deletions",
         )
         self._alone: Coalescer[_Alone, Any] = Coalescer(
-            self._run_alone, shared=False, key=lambda item: item.key, max_batch=1, max_in_flight=ALONE, name="alone"
+            self._run_alone,
+            shared=False,
+            keys=lambda item: item.keys,
+            turns=turns,
+            max_batch=1,
+            max_in_flight=ALONE,
+            name="alone",
         )
 
     async def drain(self) -> None:
@@ -157,11 +182,13 @@ class Writes:
         if once:
             return await self._once(once, ratings)
 
-        async def rate() -> list[Written | LadderError]:
-            outcomes = await self._ledger.rate(ratings)
+        async def rate(patience_ms: int) -> list[Written | LadderError]:
+            outcomes = await self._ledger.rate(ratings, patience_ms=patience_ms)
+            if any(isinstance(outcome, Locked) for outcome in outcomes):
+                raise Locked
             return await self._carry_over(outcomes)
 
-        return await self._by_itself(object(), rate)
+        return await self._by_itself([item.id for item in ratings], rate)
 
     async def rename(self, user_id: UserId, username: str, *, wanted: tuple[Version, ...] | None = None) -> Written:
         """
@@ -170,50 +197,105 @@ class Writes:
         Raises `NotFound`, `PreconditionFailed`, `UsernameTaken`, `Unavailable`, `OutcomeUnknown`.
         """
 
-        async def rename() -> list[Written | LadderError]:
-            return await self._carry_over([await self._ledger.rename(NewName(user_id, username, wanted))])
+        async def rename(patience_ms: int) -> list[Written | LadderError]:
+            name = NewName(user_id, username, wanted)
+            return await self._carry_over([await self._ledger.rename(name, patience_ms=patience_ms)])
 
-        return _only(await self._by_itself(("user", user_id), rename))
+        return _only(await self._by_itself([user_id], rename))
 
     async def remove(self, user_id: UserId, *, wanted: tuple[Version, ...] | None = None) -> Deleted:
         """Delete a user; raises `NotFound`, `PreconditionFailed`, `Unavailable`, `OutcomeUnknown`."""
         async with within(WRITE_SECONDS, OutcomeUnknown()):
             return await self._removed(Removal(user_id, wanted))
 
-    async def _create(self, users: Sequence[NewUser]) -> list[Written | LadderError]:
-        with _sure():
-            return await self._carry_over(await self._ledger.create(users))
+    async def _create(
+        self, users: Sequence[NewUser], patience_ms: int = FIRST_PATIENCE_MS
+    ) -> list[Written | LadderError | Future[Any]]:
+        begun = time.monotonic()
+        try:
+            return [*await self._insert(users, patience_ms)]
+        except Locked:
+            # Of the whole table: its parts would have to wait for it as well.
+            if time.monotonic() - begun > TABLE_LOCK_SECONDS:
+                raise
+        if len(users) == 1:
+            return [self._locked.add(partial(self._create_one, users[0]))]
+        # Nothing tells which of them it was, and nothing was changed.
+        half = len(users) // 2
+        return [*await self._create_part(users[:half]), *await self._create_part(users[half:])]
 
-    async def _rate(self, ratings: Sequence[NewRating]) -> list[Written | LadderError]:
-        with _sure():
-            return await self._carry_over(await self._ledger.rate(ratings))
+    async def _create_part(self, users: Sequence[NewUser]) -> Sequence[Written | LadderError | Future[Any]]:
+        try:
+            return await self._create(users, NEXT_PATIENCE_MS)
+        except LadderError as error:
+            # It belongs to this part alone: another may be committed.
+            return [error] * len(users)
 
-    async def _remove(self, removals: Sequence[Removal]) -> list[Deleted | LadderError]:
+    async def _create_one(self, user: NewUser, patience_ms: int) -> Written | LadderError:
+        (written,) = await self._insert([user], patience_ms)
+        return written
+
+    async def _insert(self, users: Sequence[NewUser], patience_ms: int) -> list[Written | LadderError]:
         with _sure():
-            outcomes = await self._ledger.remove(removals)
-            removed = [outcome for outcome in outcomes if isinstance(outcome, Removed)]
-            placed = iter(await self._put(removed))
-            return [
-                Deleted(Token(outcome.id, outcome.version), next(placed)) if isinstance(outcome, Removed) else outcome
-                for outcome in outcomes
-            ]
+            return await self._carry_over(await self._ledger.create(users, patience_ms=patience_ms))
+
+    async def _rate(self, ratings: Sequence[NewRating]) -> list[Written | LadderError | Future[Any]]:
+        with _sure():
+            written = await self._carry_over(await self._ledger.rate(ratings))
+        return [
+            self._locked.add(partial(self._rate_one, rating)) if isinstance(outcome, Locked) else outcome
+            for rating, outcome in zip(ratings, written, strict=True)
+        ]
+
+    async def _rate_one(self, rating: NewRating, patience_ms: int) -> Written | LadderError:
+        with _sure():
+            (written,) = await self._carry_over(await self._ledger.rate([rating], patience_ms=patience_ms))
+        return _unlocked(written)
+
+    async def _remove(self, removals: Sequence[Removal]) -> list[Deleted | LadderError | Future[Any]]:
+        with _sure():
+            deleted = await self._bury(await self._ledger.remove(removals))
+        return [
+            self._locked.add(partial(self._remove_one, removal)) if isinstance(outcome, Locked) else outcome
+            for removal, outcome in zip(removals, deleted, strict=True)
+        ]
+
+    async def _remove_one(self, removal: Removal, patience_ms: int) -> Deleted | LadderError:
+        with _sure():
+            (deleted,) = await self._bury(await self._ledger.remove([removal], patience_ms=patience_ms))
+        return _unlocked(deleted)
+
+    async def _bury(self, outcomes: Sequence[Removed | LadderError]) -> list[Deleted | LadderError]:
+        removed = [outcome for outcome in outcomes if isinstance(outcome, Removed)]
+        placed = iter(await self._put(removed))
+        return [
+            Deleted(Token(outcome.id, outcome.version), next(placed)) if isinstance(outcome, Removed) else outcome
+            for outcome in outcomes
+        ]
 
     async def _by_itself(
-        self, key: Hashable, run: Callable[[], Awaitable[list[Written | LadderError]]]
+        self, keys: Sequence[Hashable], run: Callable[[int], Awaitable[list[Written | LadderError]]]
     ) -> list[Written | LadderError]:
         async with within(WRITE_SECONDS, OutcomeUnknown()):
-            outcomes: list[Written | LadderError] = await self._alone(_Alone(key, run))
+            outcomes: list[Written | LadderError] = await self._alone(_Alone(tuple(keys), run))
             return outcomes
 
     async def _run_alone(self, batch: Sequence[_Alone]) -> list[Any]:
+        (item,) = batch
+        try:
+            return [await self._run_one(item, ALONE_PATIENCE_MS)]
+        except Locked:
+            return [self._locked.add(partial(self._run_one, item))]
+
+    async def _run_one(self, item: _Alone, patience_ms: int) -> Any:
         with _sure():
-            return [await item.run() for item in batch]
+            return await item.run(patience_ms)
 
     async def _once(self, once: OnceOnly, write: NewUser | Sequence[NewRating]) -> list[Written | LadderError]:
         """Carry a write out unless its key was used, and answer as it was answered then."""
 
-        async def carry_out() -> list[Written | LadderError]:
-            kept = await self._ledger.once(once, write)
+        async def carry_out(patience_ms: int) -> list[Written | LadderError]:
+            kept = await self._ledger.once(once, write, patience_ms=patience_ms)
             if kept.placed is None:
                 # Also when it was carried out by a process that died before it could say so: a put twice over is
                 # harmless, and one that never came is made up for.
@@ -229,7 +311,8 @@ class Writes:
                     _log.warning("idempotency.unsettled", reason=explain(error))
             return _written(kept.outcomes, kept.placed or [], replayed=kept.replayed)
 
-        return await self._by_itself(("key", once.key), carry_out)
+        users = [write] if isinstance(write, NewUser) else write
+        return await self._by_itself([("key", once.key), *(user.id for user in users)], carry_out)
 
     async def _carry_over(self, outcomes: Sequence[Rated | LadderError]) -> list[Written | LadderError]:
         rated = [outcome for outcome in outcomes if isinstance(outcome, Rated)]
@@ -268,6 +351,16 @@ class Writes:
             else:
                 found.append(place)
         return found
+
+
+def _user(item: NewUser | NewRating | Removal) -> tuple[UserId]:
+    return (item.id,)
+
+
+def _unlocked(outcome: T) -> T:
+    if isinstance(outcome, Locked):
+        raise outcome
+    return outcome
 
 
 def _written(

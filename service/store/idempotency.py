@@ -64,15 +64,18 @@ class Kept(msgspec.Struct, frozen=True):
     replayed: bool = False
 
 
-async def carry_out(connection: Connection, once: OnceOnly, write: NewUser | Sequence[NewRating]) -> Kept:
-    """Make the write and keep what came of it, or return what was kept."""
+async def carry_out(
+    connection: Connection, once: OnceOnly, write: NewUser | Sequence[NewRating], *, patience_ms: int
+) -> Kept:
+    """Make the write and keep what came of it, or return what was kept; locks are waited for as in `writing`."""
     named = {"key": once.key, "request": once.request}
     async with connection.transaction():
-        claimed = await (await connection.execute(QUERIES["claim"], named)).fetchone()
+        patience = {"patience": f"{patience_ms}ms"}
+        claimed = await (await connection.execute(QUERIES["claim"], named | patience)).fetchone()
         if claimed is None:
             return await _kept(connection, once)
         await failpoints.reach("before_commit")
-        outcomes = await _write(connection, write)
+        outcomes = await _write(connection, write, patience_ms)
         for outcome in outcomes:
             if isinstance(outcome, LadderError) and type(outcome).__name__ not in _DEFINITE:
                 raise outcome
@@ -101,10 +104,12 @@ async def forget(connection: Connection) -> int:
             return removed
 
 
-async def _write(connection: Connection, write: NewUser | Sequence[NewRating]) -> list[Rated | LadderError]:
+async def _write(
+    connection: Connection, write: NewUser | Sequence[NewRating], patience_ms: int
+) -> list[Rated | LadderError]:
     if not isinstance(write, NewUser):
-        return await writing.rate(connection, write)
-    (created,) = await writing.create(connection, [write])
+        return await writing.rate(connection, write, patience_ms=patience_ms)
+    (created,) = await writing.create(connection, [write], patience_ms=patience_ms)
     if created is not None:
         return [created]
     return list((await writing.clashes(connection, [write])).values())

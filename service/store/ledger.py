@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from service.store.idempotency import Kept
     from service.store.postgres import Pool, Postgres
 
+LOCK_MS = 2000
+"""How long an id or name that another session is taking is waited for."""
 MANY = 3
 """Users from which on it is cheaper to count the board once by rating than each user's superiors."""
 
@@ -47,15 +49,17 @@ class Ledger:
         self._fallback = postgres.fallback
         self._writes = postgres.writes
 
-    async def create(self, users: Sequence[NewUser]) -> list[Rated | LadderError]:
+    async def create(self, users: Sequence[NewUser], *, patience_ms: int = LOCK_MS) -> list[Rated | LadderError]:
         """
         Create users; per item the user, or `IdTaken` or `UsernameTaken`. All that is returned is committed.
+
+        Raises `Locked` when an id or a name is being taken by another session for longer than the patience.
 
         Of two items with the same id or name one is created; the other clashes with it.
         """
         async with borrowed(self._writes, "create", writing=True) as connection:
             await failpoints.reach("before_commit")
-            outcomes = await writing.create(connection, users)
+            outcomes = await writing.create(connection, users, patience_ms=patience_ms)
         lost = [user for user, outcome in zip(users, outcomes, strict=True) if outcome is None]
         clashes = await self._clashes(lost) if lost else {}
         return [outcome or clashes[user.id, user.username] for user, outcome in zip(users, outcomes, strict=True)]
@@ -72,43 +76,50 @@ class Ledger:
             )
             return {(user.id, user.username): known for user in lost}
 
-    async def rate(self, ratings: Sequence[NewRating]) -> list[Rated | LadderError]:
+    async def rate(self, ratings: Sequence[NewRating], *, patience_ms: int | None = None) -> list[Rated | LadderError]:
         """
         Set ratings of different users; per item the user, or `NotFound`, `PreconditionFailed`, `RatingOutOfRange`.
 
         One transaction. A rating that is already the user's changes nothing: the version stays. All that is
-        returned is committed.
+        returned is committed. `Locked` in place of a user whom another session has locked; with a patience that is
+        waited for, and raised when it takes longer.
         """
         async with borrowed(self._writes, "rate", writing=True) as connection:
             await failpoints.reach("before_commit")
-            return await writing.rate(connection, ratings)
+            return await writing.rate(connection, ratings, patience_ms=patience_ms)
 
-    async def rename(self, name: NewName) -> Rated | LadderError:
+    async def rename(self, name: NewName, *, patience_ms: int) -> Rated | LadderError:
         """
         Give a user another name; the user, or `NotFound`, `PreconditionFailed`, `UsernameTaken`.
 
-        A name that is already the user's changes nothing. Three round trips, more while somebody takes the name.
+        A name that is already the user's changes nothing. Raises `Locked` as `create` does. Three round trips.
         """
         async with borrowed(self._writes, "rename", writing=True) as connection:
             await failpoints.reach("before_commit")
-            return await writing.rename(connection, name)
+            return await writing.rename(connection, name, patience_ms=patience_ms)
 
-    async def remove(self, removals: Sequence[Removal]) -> list[Removed | LadderError]:
-        """Delete different users; per item their tombstone, or `NotFound` or `PreconditionFailed`. Three round trips."""
+    async def remove(
+        self, removals: Sequence[Removal], *, patience_ms: int | None = None
+    ) -> list[Removed | LadderError]:
+        """
+        Delete different users; per item their tombstone, or `NotFound`, `PreconditionFailed`, `Locked` as in `rate`.
+
+        Three round trips.
+        """
         async with borrowed(self._writes, "remove", writing=True) as connection:
             await failpoints.reach("before_commit")
             async with connection.transaction():
-                return await writing.remove(connection, removals)
+                return await writing.remove(connection, removals, patience_ms=patience_ms)
 
-    async def once(self, once: OnceOnly, write: NewUser | Sequence[NewRating]) -> Kept:
+    async def once(self, once: OnceOnly, write: NewUser | Sequence[NewRating], *, patience_ms: int) -> Kept:
         """
         Carry a write out unless its key was used within a day; what came of it then or now is committed.
 
-        Raises `KeyReused` if it was used for another request, and `Unavailable`. Five round trips, whoever comes
-        with the same key meanwhile waits.
+        Raises `KeyReused` if it was used for another request, `Locked` as `create` does, and `Unavailable`. Five round
+        trips; a request with the same key waits for it meanwhile.
         """
         async with borrowed(self._writes, "once", writing=True) as connection:
-            return await idempotency.carry_out(connection, once, write)
+            return await idempotency.carry_out(connection, once, write, patience_ms=patience_ms)
 
     async def settle(self, once: OnceOnly, kept: Kept) -> Kept:
         """Keep an answer for those who repeat the request, unless one was kept already; returns the one that is."""

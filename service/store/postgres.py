@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from service import metrics
-from service.errors import Misconfigured, OutcomeUnknown, Overloaded, StoreBug, Unavailable
+from service.errors import Locked, Misconfigured, OutcomeUnknown, Overloaded, StoreBug, Unavailable
 from service.store.history import History
 from service.store.session import CONNECT_SECONDS, POOLER, Session
 
@@ -341,6 +341,8 @@ _TRANSIENT = ("53", "57", "40", "55P03", "25006", "25P03", "08")
 
 def _translate(error: psycopg.Error, *, writing: bool) -> Exception:
     state = error.sqlstate
+    if isinstance(error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
+        return Locked()
     # Without a state the connection broke; with 57P01..3 the server was told to go and may have done so
     # after the commit. In both cases nobody knows here whether the statement was committed.
     if state is None and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):

@@ -7,10 +7,13 @@ SELECT id, username, rating, version, created_at, updated_at
 FROM users WHERE id = ANY(%(ids)s::text[]);
 
 -- name: create
--- Insert the users that clash with nobody; the sort keeps two batches from waiting for each other.
+-- Insert the users that clash with nobody; the sort keeps two batches from waiting for each other. An insert of the same
+-- id or name that is not committed yet is waited for as long as `patience` says: the sort reads its input to the end,
+-- so that is set before the first insert.
 INSERT INTO users (id, username, rating)
 SELECT id, username, rating
-FROM unnest(%(ids)s::text[], %(usernames)s::text[], %(ratings)s::int[]) AS asked (id, username, rating)
+FROM set_config('lock_timeout', %(patience)s, true) AS patience,
+     unnest(%(ids)s::text[], %(usernames)s::text[], %(ratings)s::int[]) AS asked (id, username, rating)
 ORDER BY lower(username), id
 ON CONFLICT DO NOTHING
 RETURNING id, username, rating, version, created_at, updated_at;
@@ -25,12 +28,20 @@ FROM users WHERE id = ANY(%(ids)s::text[]) OR lower(username) = ANY(%(names)s::t
 -- within bounds, and whose version is one of the wanted (if any are). A relative rating is added to the one that
 -- the lock protects. `wanted` holds an array of versions for each, as text: arrays of arrays are rectangular.
 -- A row per known user: the old rating and version, then the user as it is now.
+-- A user whom another session has locked is waited for as long as `patience` says. Without it that user is skipped, so
+-- that a batch waits for none: then there is a row without a rating, and nothing was changed.
 WITH asked AS (
     SELECT * FROM unnest(%(ids)s::text[], %(ratings)s::bigint[], %(relative)s::boolean[], %(wanted)s::text[])
         AS a (id, rating, relative, wanted)
-), held AS MATERIALIZED (
+), free AS MATERIALIZED (
     SELECT id, username, rating, version, created_at, updated_at
-    FROM users WHERE id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE
+    FROM users WHERE %(patience)s::text IS NULL AND id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE SKIP LOCKED
+), awaited AS MATERIALIZED (
+    SELECT id, username, rating, version, created_at, updated_at
+    FROM set_config('lock_timeout', %(patience)s::text, true) AS patience, users
+    WHERE %(patience)s::text IS NOT NULL AND id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE OF users
+), held AS MATERIALIZED (
+    SELECT * FROM free UNION ALL SELECT * FROM awaited
 ), due AS (
     SELECT held.id, asked.rating + CASE WHEN asked.relative THEN held.rating ELSE 0 END AS rating
     FROM held JOIN asked ON asked.id = held.id
@@ -40,15 +51,20 @@ WITH asked AS (
     UPDATE users u SET rating = due.rating
     FROM due WHERE u.id = due.id AND due.rating BETWEEN 100 AND 5000
     RETURNING u.id, u.rating, u.version, u.updated_at
+), skipped AS (
+    SELECT asked.id, (SELECT u.id FROM users u WHERE u.id = asked.id) AS known
+    FROM asked LEFT JOIN held ON held.id = asked.id WHERE held.id IS NULL OFFSET 0
 )
 SELECT held.rating, held.version, held.id, held.username, coalesce(changed.rating, held.rating),
        coalesce(changed.version, held.version), held.created_at, coalesce(changed.updated_at, held.updated_at)
-FROM held LEFT JOIN changed ON changed.id = held.id;
+FROM held LEFT JOIN changed ON changed.id = held.id
+UNION ALL
+SELECT NULL, NULL, known, NULL, NULL, NULL, NULL, NULL FROM skipped WHERE known IS NOT NULL;
 
 -- name: rename_patience
 -- A creation may wait for our old name while we wait for the one it takes. We give way, before Postgres
 -- looks for a deadlock and perhaps ends the creation, a batch of many.
-SET LOCAL lock_timeout = '200ms';
+SELECT set_config('lock_timeout', %(patience)s, true);
 
 -- name: rename
 -- Lock the user and change the name, if it differs and the version is one of the wanted (if any are). No row
@@ -67,18 +83,29 @@ FROM held LEFT JOIN changed ON changed.id = held.id;
 
 -- name: remove
 -- Lock the users in id order and delete those whose version is one of the wanted (if any are). A row per known
--- user: the id, and whether they are gone.
+-- user: the id, and whether they are gone; null for one who was skipped, as in `rate`.
 WITH asked AS (
     SELECT * FROM unnest(%(ids)s::text[], %(wanted)s::text[]) AS a (id, wanted)
+), free AS MATERIALIZED (
+    SELECT id, version FROM users
+    WHERE %(patience)s::text IS NULL AND id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE SKIP LOCKED
+), awaited AS MATERIALIZED (
+    SELECT id, version FROM set_config('lock_timeout', %(patience)s::text, true) AS patience, users
+    WHERE %(patience)s::text IS NOT NULL AND id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE OF users
 ), held AS MATERIALIZED (
-    SELECT id, version FROM users WHERE id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE
+    SELECT * FROM free UNION ALL SELECT * FROM awaited
 ), gone AS (
     DELETE FROM users u USING held JOIN asked ON asked.id = held.id
     WHERE u.id = held.id AND (asked.wanted IS NULL OR held.version = ANY(asked.wanted::bigint[]))
     RETURNING u.id
+), skipped AS (
+    SELECT asked.id, (SELECT u.id FROM users u WHERE u.id = asked.id) AS known
+    FROM asked LEFT JOIN held ON held.id = asked.id WHERE held.id IS NULL OFFSET 0
 )
 SELECT held.id, gone.id IS NOT NULL
-FROM held LEFT JOIN gone ON gone.id = held.id;
+FROM held LEFT JOIN gone ON gone.id = held.id
+UNION ALL
+SELECT known, NULL FROM skipped WHERE known IS NOT NULL;
 
 -- name: tombstones
 -- The versions that deletions drew; in the transaction that deleted, no statement before can see them.
@@ -86,7 +113,9 @@ SELECT id, version FROM user_tombstones WHERE id = ANY(%(ids)s::text[]);
 
 -- name: claim
 -- Take a key that nobody has used for a day. No row if somebody has: then theirs is locked, and committed.
-INSERT INTO idempotency_keys AS held (key, request) VALUES (%(key)s, %(request)s)
+-- That is waited for as long as `patience` says.
+INSERT INTO idempotency_keys AS held (key, request)
+SELECT %(key)s, %(request)s::bytea FROM set_config('lock_timeout', %(patience)s, true)
 ON CONFLICT (key) DO UPDATE
 SET request = EXCLUDED.request, outcome = NULL, settled = false, created_at = EXCLUDED.created_at
 WHERE held.created_at < clock_timestamp() - interval '24 hours'

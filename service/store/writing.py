@@ -3,13 +3,12 @@ What writes do on a connection: shared by those who commit each statement and th
 
 Locks are taken in one order by all: keys, then users by id, then names. A rename holds a user while it waits for a
 name, against that order, and therefore gives way.
+
+`patience_ms` is how long each lock of another session is waited for; beyond it psycopg raises `LockNotAvailable`.
 """
 
 from __future__ import annotations
 
-import random
-from asyncio import sleep
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -17,6 +16,7 @@ import psycopg
 from service.errors import (
     IdTaken,
     LadderError,
+    Locked,
     NotFound,
     PreconditionFailed,
     RatingOutOfRange,
@@ -28,16 +28,13 @@ from service.store.history import NO_SOURCE
 from service.store.postgres import QUERIES, reading_result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from service.model import NewName, NewRating, NewUser, Removal
+    from service.model import NewName, NewRating, NewUser, Removal, UserId
     from service.store.postgres import Connection
 
-_RENAME_TRIES = 8
-_RENAME_PAUSE_SECONDS = 0.05
 
-
-async def create(connection: Connection, users: Sequence[NewUser]) -> list[Rated | None]:
+async def create(connection: Connection, users: Sequence[NewUser], *, patience_ms: int) -> list[Rated | None]:
     """Create users; None where another has the id or the name."""
     cursor = await connection.execute(
         QUERIES["create"],
@@ -45,6 +42,7 @@ async def create(connection: Connection, users: Sequence[NewUser]) -> list[Rated
             "ids": [user.id for user in users],
             "usernames": [user.username for user in users],
             "ratings": [user.rating for user in users],
+            "patience": _text(patience_ms),
         },
     )
     source = connection.source or NO_SOURCE
@@ -75,8 +73,14 @@ async def clashes(connection: Connection, lost: Sequence[NewUser]) -> dict[tuple
     }
 
 
-async def rate(connection: Connection, ratings: Sequence[NewRating]) -> list[Rated | LadderError]:
-    """Set ratings of different users; a relative one is added under the row's lock, so that none is lost."""
+async def rate(
+    connection: Connection, ratings: Sequence[NewRating], *, patience_ms: int | None = None
+) -> list[Rated | LadderError]:
+    """
+    Set ratings of different users; a relative one is added under the row's lock, so that none is lost.
+
+    Without patience `Locked` in place of a user whom another session has locked.
+    """
     cursor = await connection.execute(
         QUERIES["rate"],
         {
@@ -84,6 +88,7 @@ async def rate(connection: Connection, ratings: Sequence[NewRating]) -> list[Rat
             "ratings": [item.rating for item in ratings],
             "relative": [item.relative for item in ratings],
             "wanted": _wanted(ratings),
+            "patience": _text(patience_ms),
         },
     )
     with reading_result(connection, writing=True):
@@ -94,6 +99,8 @@ async def rate(connection: Connection, ratings: Sequence[NewRating]) -> list[Rat
         row = held.get(item.id)
         if row is None:
             outcomes.append(NotFound())
+        elif row[0] is None:
+            outcomes.append(Locked())
         elif item.wanted is not None and row[1] not in item.wanted:
             outcomes.append(PreconditionFailed())
         elif item.relative and not MIN_RATING <= row[0] + item.rating <= MAX_RATING:
@@ -103,28 +110,22 @@ async def rate(connection: Connection, ratings: Sequence[NewRating]) -> list[Rat
     return outcomes
 
 
-async def rename(connection: Connection, name: NewName) -> Rated | LadderError:
+async def rename(connection: Connection, name: NewName, *, patience_ms: int) -> Rated | LadderError:
     """Give a user another name, in a transaction of its own."""
-    for _ in range(_RENAME_TRIES):
-        with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            try:
-                return await _rename(connection, name)
-            except psycopg.errors.UniqueViolation:
-                return UsernameTaken()
-        # Two who want each other's names must not come back in step.
-        await sleep(random.uniform(0, _RENAME_PAUSE_SECONDS))  # noqa: S311  spread, not secrecy
-    message = "others are writing this user or taking this name"
-    raise Unavailable(message)
-
-
-async def _rename(connection: Connection, name: NewName) -> Rated | LadderError:
-    async with connection.transaction():
-        await connection.execute(QUERIES["rename_patience"])
-        cursor = await connection.execute(
-            QUERIES["rename"],
-            {"id": name.id, "username": name.username, "wanted": None if name.wanted is None else list(name.wanted)},
-        )
-        row = await cursor.fetchone()
+    try:
+        async with connection.transaction():
+            await connection.execute(QUERIES["rename_patience"], {"patience": _text(patience_ms)})
+            cursor = await connection.execute(
+                QUERIES["rename"],
+                {
+                    "id": name.id,
+                    "username": name.username,
+                    "wanted": None if name.wanted is None else list(name.wanted),
+                },
+            )
+            row = await cursor.fetchone()
+    except psycopg.errors.UniqueViolation:
+        return UsernameTaken()
     if row is None:
         return NotFound()
     if name.wanted is not None and row[0] not in name.wanted:
@@ -133,21 +134,38 @@ async def _rename(connection: Connection, name: NewName) -> Rated | LadderError:
     return Rated(user, user.rating, connection.source or NO_SOURCE)
 
 
-async def remove(connection: Connection, removals: Sequence[Removal]) -> list[Removed | LadderError]:
-    """Delete different users, inside a transaction: a tombstone is seen only by the statement after."""
+async def remove(
+    connection: Connection, removals: Sequence[Removal], *, patience_ms: int | None = None
+) -> list[Removed | LadderError]:
+    """
+    Delete different users, inside a transaction: a tombstone is seen only by the statement after.
+
+    Without patience `Locked` in place of a user whom another session has locked.
+    """
     cursor = await connection.execute(
         QUERIES["remove"],
-        {"ids": [item.id for item in removals], "wanted": _wanted(removals)},
+        {
+            "ids": [item.id for item in removals],
+            "wanted": _wanted(removals),
+            "patience": _text(patience_ms),
+        },
     )
-    held = {row[0]: bool(row[1]) for row in await cursor.fetchall()}
+    held = {row[0]: row[1] for row in await cursor.fetchall()}
     gone = [user_id for user_id, is_gone in held.items() if is_gone]
     cursor = await connection.execute(QUERIES["tombstones"], {"ids": gone})
     source = connection.source or NO_SOURCE
     buried = {row[0]: Removed(row[0], row[1], source) for row in await cursor.fetchall()}
-    return [
-        buried[item.id] if item.id in buried else PreconditionFailed() if item.id in held else NotFound()
-        for item in removals
-    ]
+    return [buried.get(item.id) or _kept(held, item) for item in removals]
+
+
+def _kept(held: Mapping[UserId, bool | None], removal: Removal) -> LadderError:
+    if removal.id not in held:
+        return NotFound()
+    return Locked() if held[removal.id] is None else PreconditionFailed()
+
+
+def _text(patience_ms: int | None) -> str | None:
+    return None if patience_ms is None else f"{patience_ms}ms"
 
 
 def _wanted(items: Iterable[NewRating | Removal]) -> list[str | None]:

@@ -202,29 +202,29 @@ MUTATIONS = (
     Mutation(
         "a write is put before it is committed",
         "service/ranking/writing.py",
-        "        return await self._carry_over(await self._ledger.rate(ratings))\n",
-        "        users = await self._ledger.users([item.id for item in ratings])\n"
-        "        await self._guarded.put([\n"
-        "            Rated(msgspec.structs.replace(user, rating=item.rating, version=user.version + 1), user.rating, self._source())\n"
-        "            for item in ratings if (user := users.get(item.id))\n"
-        "        ])\n"
-        "        return await self._carry_over(await self._ledger.rate(ratings))\n",
+        "            written = await self._carry_over(await self._ledger.rate(ratings))\n",
+        "            users = await self._ledger.users([item.id for item in ratings])\n"
+        "            await self._guarded.put([\n"
+        "                Rated(msgspec.structs.replace(user, rating=item.rating, version=user.version + 1), user.rating, self._source())\n"
+        "                for item in ratings if (user := users.get(item.id))\n"
+        "            ])\n"
+        "            written = await self._carry_over(await self._ledger.rate(ratings))\n",
         (f"{WRITES}::test_a_write_that_fails_at_its_commit_is_nowhere",),
     ),
     Mutation(
         "a write is put although its commit failed",
         "service/ranking/writing.py",
-        "        return await self._carry_over(await self._ledger.rate(ratings))\n",
-        "        users = await self._ledger.users([item.id for item in ratings])\n"
-        "        try:\n"
-        "            outcomes = await self._ledger.rate(ratings)\n"
-        "        except Exception:\n"
-        "            await self._guarded.put([\n"
-        "                Rated(msgspec.structs.replace(user, rating=item.rating, version=user.version + 1), user.rating, self._source())\n"
-        "                for item in ratings if (user := users.get(item.id))\n"
-        "            ])\n"
-        "            raise\n"
-        "        return await self._carry_over(outcomes)\n",
+        "            written = await self._carry_over(await self._ledger.rate(ratings))\n",
+        "            users = await self._ledger.users([item.id for item in ratings])\n"
+        "            try:\n"
+        "                outcomes = await self._ledger.rate(ratings)\n"
+        "            except Exception:\n"
+        "                await self._guarded.put([\n"
+        "                    Rated(msgspec.structs.replace(user, rating=item.rating, version=user.version + 1), user.rating, self._source())\n"
+        "                    for item in ratings if (user := users.get(item.id))\n"
+        "                ])\n"
+        "                raise\n"
+        "            written = await self._carry_over(outcomes)\n",
         (f"{WRITES}::test_a_write_that_fails_at_its_commit_is_nowhere",),
     ),
 )

@@ -91,15 +91,15 @@ MUTATIONS = (
     Mutation(
         "a read joins the batch that is under way",
         "service/ranking/coalesce.py",
-        "                self._joinable.pop(call.key, None)\n                batch.append(call)\n",
-        "                batch.append(call)\n",
+        "                    self._joinable.pop(call.item, None)\n                batch.append(call)\n",
+        "                    pass\n                batch.append(call)\n",
         (f"{COALESCER}::test_a_call_joins_the_next_batch_and_never_the_one_in_flight",),
     ),
     Mutation(
         "two writes of one user at a time",
         "service/ranking/coalesce.py",
-        "blocked = set(self._busy)",
-        "blocked = set()",
+        "return all(self._queues[key][0] is call for key in call.keys)",
+        "return True",
         (f"{COALESCER}::test_writes_of_one_key_go_one_after_the_other",),
     ),
     Mutation(

@@ -28,21 +28,25 @@ class Hot(NamedTuple):
     rows: int
 
 
-ONE_RATING = {"ids": ["user-7"], "ratings": [1], "relative": [True], "wanted": [None]}
-MANY_RATINGS = {"ids": MANY, "ratings": [1] * 100, "relative": [True] * 100, "wanted": [None] * 100}
+ONE_RATING = {"ids": ["user-7"], "ratings": [1], "relative": [True], "wanted": [None], "patience": None}
+MANY_RATINGS = {
+    "ids": MANY, "ratings": [1] * 100, "relative": [True] * 100, "wanted": [None] * 100, "patience": None
+}  # fmt: skip
 HOT = {
     "users of one": Hot({"ids": ["user-7"]}, {IDS}, 1),
     "users": Hot({"ids": MANY}, {IDS}, 100),
-    "create": Hot({"ids": ["new"], "usernames": ["New"], "ratings": [1500]}, set(), 1),
+    "create": Hot({"ids": ["new"], "usernames": ["New"], "ratings": [1500], "patience": "2s"}, set(), 1),
     "clashes": Hot({"ids": MANY, "names": [f"player-{number}" for number in range(101, 201)]}, {IDS, NAMES}, 200),
     "rate one": Hot(ONE_RATING, {IDS}, 1),
     "rate": Hot(MANY_RATINGS, {IDS}, 100),
+    "rate with patience": Hot(MANY_RATINGS | {"patience": "2s"}, {IDS}, 100),
     "rename": Hot({"id": "user-7", "username": "other", "wanted": None}, {IDS}, 1),
-    "remove": Hot({"ids": MANY, "wanted": [None] * 100}, {IDS}, 100),
+    "remove": Hot({"ids": MANY, "wanted": [None] * 100, "patience": None}, {IDS}, 100),
+    "remove with patience": Hot({"ids": MANY, "wanted": [None] * 100, "patience": "2s"}, {IDS}, 100),
     "tombstones": Hot({"ids": MANY}, {"user_tombstones_pkey"}, 100),
     "search": Hot({"prefix": "player-1234", "last": "player-1234~", "limit": 20}, {NAMES}, 20),
     "search of all": Hot({"prefix": "p", "last": "p~", "limit": 20}, {NAMES}, 20),
-    "claim": Hot({"key": "key-7", "request": b""}, set(), 1),
+    "claim": Hot({"key": "key-7", "request": b"", "patience": "2s"}, set(), 1),
     "kept": Hot({"key": "key-7"}, {"idempotency_keys_pkey"}, 1),
     "keep": Hot({"key": "key-7", "request": b"x", "outcome": b"", "settled": True}, {"idempotency_keys_pkey"}, 1),
     "forget": Hot({"limit": 50}, {"idx_idempotency_keys_created_at"}, 50),

@@ -60,7 +60,7 @@ def reads(store: Store, **options: Any) -> Coalescer[str, str]:
 
 def writes(store: Store, **options: Any) -> Coalescer[str, str]:
     """Calls that are each carried out; the first letter is the key."""
-    return Coalescer(store.run, shared=False, key=lambda item: item[0], **options)
+    return Coalescer(store.run, shared=False, keys=lambda item: item[:1], **options)
 
 
 async def called(coalescer: Coalescer[str, str], *items: str) -> list[asyncio.Task[str]]:

@@ -201,7 +201,7 @@ async def test_whatever_the_timing_the_promises_hold(
         return [(number, item) for item in items]
 
     gathered: Coalescer[tuple[str, int], tuple[int, tuple[str, int]]] = Coalescer(
-        run, shared=shared, key=lambda item: item[0], max_batch=max_batch, max_in_flight=max_in_flight, beside=beside
+        run, shared=shared, keys=lambda item: item[:1], max_batch=max_batch, max_in_flight=max_in_flight, beside=beside
     )
 
     async def call(item: tuple[str, int]) -> None:
@@ -215,7 +215,7 @@ async def test_whatever_the_timing_the_promises_hold(
 
     waiting = []
     for number, (pause, key) in enumerate(calls):
-        waiting.append(asyncio.create_task(call((key, number))))
+        waiting.append(asyncio.create_task(call((key, 0 if shared else number))))
         await turns(pause)
         if number in leaving:
             waiting[number // 2].cancel()
@@ -224,10 +224,10 @@ async def test_whatever_the_timing_the_promises_hold(
 
     expected = (type(None), asyncio.CancelledError) if leaving else type(None)
     assert all(isinstance(how, expected) for how in ended), ended
-    assert (0, 0, set(), max_in_flight) == (
+    assert (0, 0, {}, max_in_flight) == (
         len(gathered._waiting),
         len(gathered._joinable),
-        gathered._busy,
+        gathered._turns._queues,
         gathered._free,
     )
     if not shared and not leaving:

@@ -18,6 +18,7 @@ from service.errors import (
     Behind,
     Invalid,
     LadderError,
+    Locked,
     Misconfigured,
     NotFound,
     NotReady,
@@ -70,7 +71,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 def test_what_changed_nothing_may_be_retried() -> None:
     """`Unavailable` says so, so nothing whose outcome is unknown may derive from it."""
-    assert {Overloaded, Misconfigured, Unsupported, NotReady, Behind} == {
+    assert {Overloaded, Locked, Misconfigured, Unsupported, NotReady, Behind} == {
         kind for kind in KINDS if issubclass(kind, Unavailable)
     } - {Unavailable}
 
@@ -99,8 +100,8 @@ def after_translation(error: Exception, *, writing: bool) -> Exception:
         (postgres_errors.IdleSessionTimeout(), Unavailable, OutcomeUnknown),
         # The server refused, and said so: nothing was changed.
         (postgres_errors.QueryCanceled(), Unavailable, Unavailable),
-        (postgres_errors.LockNotAvailable(), Unavailable, Unavailable),
-        (postgres_errors.DeadlockDetected(), Unavailable, Unavailable),
+        (postgres_errors.LockNotAvailable(), Locked, Locked),
+        (postgres_errors.DeadlockDetected(), Locked, Locked),
         (postgres_errors.SerializationFailure(), Unavailable, Unavailable),
         (postgres_errors.TooManyConnections(), Unavailable, Unavailable),
         (postgres_errors.OutOfMemory(), Unavailable, Unavailable),
