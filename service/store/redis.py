@@ -82,12 +82,11 @@ def translated() -> Iterator[None]:
 _TRANSIENT_CLASSES = (
     exceptions.ConnectionError,  # refused, reset, LOADING, NOAUTH, too many clients
     exceptions.OutOfMemoryError,
-    exceptions.ReadOnlyError,
     exceptions.MasterDownError,
     OSError,
 )
 _NO_SUCH_DATABASE = ("DB index is out of range", "invalid DB index", "SELECT is not allowed in cluster mode")
-_TRANSIENT_WORDS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ", "READONLY ", "LOADING ", "UNBLOCKED ")
+_TRANSIENT_WORDS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ", "LOADING ", "UNBLOCKED ")
 _CLUSTER_CLASSES = (
     exceptions.AskError,  # MovedError, too
     exceptions.ClusterCrossSlotError,
@@ -121,6 +120,9 @@ def translate(error: BaseException) -> Exception:
     # Over a Unix socket redis-py wraps this answer in a ConnectionError.
     if text.startswith(_NO_SUCH_DATABASE):
         return Misconfigured("REDIS_URL names a database that this Redis does not have")
+    if isinstance(error, exceptions.ReadOnlyError) or text.startswith("READONLY "):
+        # It answers at once, so nobody waits for it: leaving it alone would only delay the return after a failover.
+        return NotReady("this Redis is a replica now, and takes no writes")
     if isinstance(error, _TRANSIENT_CLASSES) or text.startswith(_TRANSIENT_WORDS):
         return Unavailable(f"Redis cannot be used now ({type(error).__name__})")
     return _refusal(error, text)

@@ -32,6 +32,12 @@ class Pair:
         self.first.command("REPLICAOF", "127.0.0.1", self.second_port)
         wait_until(lambda: self.first.command("INFO", "replication")["master_link_status"] == "up")
 
+    def second_has_stamped(self) -> bool:
+        """Whether the second's own clock tells how far the board lags."""
+        run: bytes | None = self.second.command("HGET", "{ladder}:state", "run")
+        own: str = self.second.command("INFO", "server")["run_id"]
+        return run == own.encode()
+
     def has_caught_up(self) -> bool:
         """Whether the second holds a board that may be read, and the last batch that the first has taken."""
         state = "{ladder}:state"

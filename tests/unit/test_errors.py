@@ -172,8 +172,6 @@ def test_an_operator_is_told_the_cause_on_one_line() -> None:
         "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
         "OOM command not allowed when used memory > 'maxmemory'.",
         "OOM command not allowed when used memory > 'maxmemory'. script: 5f0e8, on @user_script:46.",
-        "READONLY You can't write against a read only replica.",
-        "READONLY You can't write against a read only replica. script: 5f0e8, on @user_script:46.",
         "MISCONF Errors writing to the AOF file: No space left on device",
         "NOREPLICAS Not enough good replicas to write.",
         "Command # 1 (HGETALL {ladder}:state) of pipeline caused error: ('BUSY Redis is busy running a script.',)",
@@ -186,6 +184,14 @@ def test_an_operator_is_told_the_cause_on_one_line() -> None:
 def test_a_redis_that_cannot_serve_now_is_unavailable(answer: str) -> None:
     """As the driver reads the server's words; the write or look-up goes on without the mirror."""
     assert Unavailable is type(redis.translate(BaseParser.parse_error(answer)))
+
+
+@pytest.mark.parametrize("script", ["", " script: 5f0e8, on @user_script:46."])
+def test_a_replica_is_not_ready(script: str) -> None:
+    """It answers, so the circuit breaker stays closed, and the next master is met at once."""
+    answer = f"READONLY You can't write against a read only replica.{script}"
+
+    assert NotReady is type(redis.translate(BaseParser.parse_error(answer)))
 
 
 @pytest.mark.parametrize(
