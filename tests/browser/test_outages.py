@@ -92,6 +92,33 @@ def test_the_service_is_restarted(visitors: Visitors, fresh_database: str, serve
             assert [] == tab.complaints(AWAY)
 
 
+DOWN = {"status": "down", "postgres": {"status": "down"}, "redis": {"status": "down"}, "mirror": {"ready": False}}
+
+
+def test_the_moment_of_the_board_stands_still_while_no_store_is_read(tab: Visit) -> None:
+    """Though the stream stays open, and health goes on answering; nothing says "live" meanwhile."""
+    clock, moment = tab.page.clock, tab.page.locator("#updated")
+    clock.install()
+    tab.open()
+    expect(tab.page.locator("#summary")).to_contain_text("ranked live")
+    begun = moment.text_content()
+    clock.fast_forward(60_000)
+    expect(moment).not_to_have_text(str(begun))
+
+    tab.answer(r"/(health|leaderboard\?.*|ratings/.*)$", DOWN, status=503)
+    clock.fast_forward(6_000)
+    expect(tab.page.locator("#health-word")).to_have_text("No ranks right now")
+    last = str(moment.text_content())
+    for _ in range(3):
+        with tab.page.expect_response("**/health"):
+            clock.fast_forward(60_000)
+    expect(moment).to_have_text(last)
+    expect(tab.page.locator("#health-detail")).to_have_text(
+        f"Postgres and Redis are away. What you see is from {last.removeprefix('As of ')}."
+    )
+    expect(tab.page.locator("#summary")).not_to_contain_text("live")
+
+
 def test_without_a_stream_the_board_is_asked_for(tab: Visit, standing: Service) -> None:
     """A proxy may refuse what does not end; then every few seconds have to do, and it is said so."""
     tab.page.route("**/leaderboard/stream?*", lambda route: route.abort())

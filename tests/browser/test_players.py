@@ -29,6 +29,35 @@ def middle(service: Service) -> dict[str, Any]:
     return row
 
 
+def page_rows(service: Service) -> list[dict[str, Any]]:
+    """The first three rows."""
+    rows: list[dict[str, Any]] = service.get("/leaderboard?limit=3").json()["items"]
+    return rows
+
+
+def test_a_search_without_an_answer_says_why_within_two_seconds(visit: Visiting) -> None:
+    """First that it is on its way, then that it takes long, then which store is away; and it goes on by itself."""
+    tab = visit()
+    tab.open()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    tab.page.route("**/users/search?*", hold)
+    note = tab.page.locator("#found-note")
+    tab.page.locator("#find").fill("b")
+
+    expect(note).to_have_text("Searching…", timeout=1000)
+    expect(note).to_have_text("No answer yet. Still searching.", timeout=2000)
+    health = {"status": "degraded", "postgres": {"status": "down"}, "redis": {"status": "up"}, "mirror": {}}
+    tab.answer(r"/health$", health)
+    held[0].fulfill(status=503, headers={"Retry-After": "0"}, json={})
+    expect(note).to_have_text("The search needs Postgres, which is away. Still trying.")
+    tab.page.unroute("**/users/search?*")
+    expect(tab.page.get_by_role("option").first).to_be_visible()
+
+
 def test_a_search_asks_once_for_what_is_typed_at_once(visit: Visiting, crowd: Service) -> None:
     """And shows whose names begin with it, regardless of case."""
     tab = visit()
@@ -43,7 +72,7 @@ def test_a_search_asks_once_for_what_is_typed_at_once(visit: Visiting, crowd: Se
     assert [user["username"] for user in found] == tab.page.locator("[role=option] .who").all_inner_texts()
     assert 1 == sum("/users/search" in url for url in tab.asked)
     tab.page.locator("#find").fill("%_\\")
-    expect(tab.page.locator("#found-note")).to_have_text("Nobody's name begins with “%_\\”.")
+    expect(tab.page.locator("#found-note")).to_have_text("No name begins with “%_\\”.")
     assert [] == tab.complaints()
 
 
@@ -140,8 +169,30 @@ def test_a_card_has_an_address_and_tells_where_a_player_stands(
     card.get_by_role("button", name="Close").click()
     expect(card).to_be_hidden()
     expect(tab.page.locator("#histogram .here")).to_have_count(0)
+
+
+def test_back_opens_no_card_that_was_closed(visit: Visiting, crowd: Service) -> None:
+    """Neither one that was opened here and left for another one, nor one whose address was followed from elsewhere."""
+    tab = visit()
+    tab.open()
+    heading, rows = tab.page.locator("#card-name"), page_rows(crowd)
+    tab.row(rows[1]["id"]).locator("a").click()
+    expect(heading).to_have_text(rows[1]["username"])
+    tab.page.locator(".around a").first.click()
+    expect(heading).to_have_text(rows[0]["username"])
     tab.page.go_back()
-    expect(card).to_be_visible()
+    expect(heading).to_have_text(rows[1]["username"])
+    tab.page.keyboard.press("Escape")
+    expect(heading).to_be_hidden()
+    assert tab.page.url == f"{tab.base}/"
+
+    tab.open(f"#/users/{rows[2]['id']}")
+    tab.page.locator(".around a").first.click()
+    expect(heading).to_have_text(rows[0]["username"])
+    tab.page.get_by_role("button", name="Close").click()
+    expect(heading).to_be_hidden()
+    tab.page.go_back()
+    expect(heading).to_be_hidden()
 
 
 def test_a_card_follows_its_player(visit: Visiting, crowd: Service) -> None:
@@ -182,7 +233,7 @@ def test_a_history_that_gets_no_answer_is_asked_for_again(visit: Visiting, crowd
     tab, somebody, line = visit(), middle(crowd), r"/history\?days=30"
     tab.answer(line, {}, status=400)
     tab.open(f"#/users/{somebody['id']}")
-    expect(tab.page.locator(".history")).to_have_text("No answer yet. This card goes on trying.")
+    expect(tab.page.locator(".history")).to_have_text("No answer yet. Trying again.")
 
     tab.answer(line, {"id": somebody["id"], "items": DAYS})
     (first,) = crowd.get("/leaderboard?limit=1").json()["items"]

@@ -1,7 +1,7 @@
-// How all ratings are spread, and where the player whose card is open stands among them.
+// The distribution of all ratings, and the place of the player whose card is open.
 
 import { read } from "./api.js";
-import { byId, drawn, element, players, say, whole } from "./dom.js";
+import { byId, clock, drawn, element, players, say, whole } from "./dom.js";
 
 const WIDTH = 50;
 const EVERY_MS = 30_000;
@@ -9,7 +9,7 @@ const HEIGHT = 168;
 const NAMES = { p10: "10 %", p50: "median", p90: "90 %", p99: "99 %" };
 const EDGE = { top: 30, bottom: 40 };
 
-/** Return the buckets between the first and the last that anybody is in. */
+/** Return the buckets from the first to the last that hold players, with an empty one at each end. */
 function inUse(buckets) {
   const first = buckets.findIndex(({ users }) => users);
   const last = buckets.findLastIndex(({ users }) => users);
@@ -17,10 +17,10 @@ function inUse(buckets) {
 }
 
 function words({ total, quantiles: { p10, p50, p90, p99 } }, standing) {
-  if (!total) return "Nobody has a rating yet.";
+  if (!total) return "There are no ratings yet.";
   const here = standing ? ` ${standing.username} has ${whole(standing.rating)}, rank ${whole(standing.rank)}.` : "";
-  return `${players(total)}. Half have ${whole(p50)} or less, nine in ten ${whole(p90)} or less, `
-    + `99 in a hundred ${whole(p99)} or less; one in ten has ${whole(p10)} or less.${here}`;
+  return `${players(total)}. Half have ${whole(p50)} or less; 10 % have ${whole(p10)} or less, `
+    + `90 % ${whole(p90)} or less, 99 % ${whole(p99)} or less.${here}`;
 }
 
 export class Distribution {
@@ -31,6 +31,7 @@ export class Distribution {
   #standing = null;
   #timer = 0;
   #at = 0;
+  #failed = false;
   #abort = new AbortController();
 
   constructor() {
@@ -54,7 +55,7 @@ export class Distribution {
     clearTimeout(this.#timer);
   }
 
-  /** Say where somebody ({username, rating, rank}) stands, or nobody (null). */
+  /** Mark the place of a player ({username, rating, rank}), or none (null). */
   mark(standing) {
     const [now, then] = [standing, this.#standing];
     this.#standing = standing;
@@ -66,21 +67,26 @@ export class Distribution {
     try {
       this.#last = await read(`ratings/distribution?width=${WIDTH}`, { signal });
       this.#at = Date.now();
+      this.#failed = false;
       this.#draw();
       this.#tabulate();
     } catch {
       if (signal.aborted) return;
-      if (!this.#last) say(byId("distribution-words"), "How ratings are spread cannot be told right now.");
+      this.#failed = true;
+      if (this.#last) this.#draw();
+      else say(byId("distribution-words"), "The ratings cannot be read right now. Trying again.");
     }
     this.#timer = setTimeout(() => this.#ask(), EVERY_MS);
   }
 
   #draw() {
     if (!Array.isArray(this.#last?.buckets)) return;
-    say(byId("distribution-words"), words(this.#last, this.#standing));
+    const since = this.#failed ? ` As of ${clock(this.#at)}.` : "";
+    say(byId("distribution-words"), words(this.#last, this.#standing) + since);
     const buckets = inUse(this.#last.buckets);
     const width = Math.floor(this.#box.clientWidth);
     this.#box.hidden = this.#table.hidden = !buckets.length;
+    this.#box.classList.remove("blank");
     if (!buckets.length || width < 100) return;
     const [low, high] = [buckets[0].from, buckets.at(-1).to + 1];
     const x = (rating) => ((rating - low) / (high - low)) * width;

@@ -5,7 +5,7 @@ import { patience, read } from "./api.js";
 const POLL_MS = 4_000;
 const LONGEST_MS = 15_000;
 
-/** `page` with each new top, `state`: "connecting", "live", or "polling" while the stream is away. */
+/** `page` with each new top and whether it was `pushed`; `state`: "connecting", "live", or "polling" while the stream is away. */
 export class Feed extends EventTarget {
   #limit;
   #stream = null;
@@ -59,7 +59,7 @@ export class Feed extends EventTarget {
     stream.addEventListener("error", () => this.#lost());
     stream.addEventListener("leaderboard", ({ data }) => {
       this.#opened();
-      this.#take(JSON.parse(data));
+      this.#take(JSON.parse(data), true);
     });
   }
 
@@ -91,7 +91,7 @@ export class Feed extends EventTarget {
     try {
       const page = await read(`leaderboard?limit=${this.#limit}`, { signal, tries: 1 });
       // What was pushed while this was on its way may be newer.
-      if (before === this.#pages) this.#take(page);
+      if (before === this.#pages) this.#take(page, false);
     } catch (error) {
       if (signal.aborted) return;
       this.dispatchEvent(new CustomEvent("failed", { detail: error }));
@@ -100,10 +100,10 @@ export class Feed extends EventTarget {
     if (this.#state !== "live") this.#poll = setTimeout(() => this.#ask(), POLL_MS);
   }
 
-  #take(page) {
+  #take(page, pushed) {
     if (!Array.isArray(page?.items)) return;
     this.#pages++;
-    this.dispatchEvent(new CustomEvent("page", { detail: page }));
+    this.dispatchEvent(new CustomEvent("page", { detail: { page, pushed } }));
   }
 
   #turn(state) {

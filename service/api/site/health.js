@@ -1,4 +1,4 @@
-// How well the service is, and how much what is shown can be trusted, in plain words.
+// The state of the service, and the moment that the board is of, in plain words.
 
 import { read, readHealth, traffic, wait } from "./api.js";
 import { byId, clock, say, whole } from "./dom.js";
@@ -11,30 +11,40 @@ const BRIEFLY_MS = 1_500;
  * Return {tone, word, detail} for what is known.
  *
  * `reachable`, `health` (the document or null), `feed` (its state), `source`, `stale`, `waits` (refused for now),
- * `at` (Date of what is shown or null).
+ * `at` (the moment in ms that the board is of, or null).
  */
 export function describe({ reachable, health, feed, source, stale, waits, at }) {
-  const since = at ? `What you see is from ${clock(at)}. Trying again.` : "Trying again.";
+  const since = at ? `What you see is from ${clock(at)}.` : "Trying again.";
   if (!reachable) return { tone: "bad", word: "Server unreachable", detail: since };
-  if (health?.status === "down") return { tone: "bad", word: "No ranks right now", detail: `No store can be read. ${since}` };
-  if (waits) return { tone: "warn", word: "Waiting a moment", detail: `The service asks to wait. ${since}` };
+  const redisIsUp = health?.redis?.status === "up";
+  if (health?.status === "down") {
+    const why = redisIsUp ? "Postgres is away, Redis is empty." : "Postgres and Redis are away.";
+    return { tone: "bad", word: "No ranks right now", detail: `${why} ${since}` };
+  }
+  if (waits) return { tone: "warn", word: "Waiting a moment", detail: `Too many requests. ${since}` };
   if (!health) return { tone: "wait", word: "Connecting", detail: "Asking the service." };
-  const why = health.redis?.status === "up" ? "Redis is catching up" : "Redis is away";
-  if (stale) return { tone: "warn", word: "Data may be old", detail: "The ranks lag more than two seconds, or may lack a change." };
-  if (source === "histogram") return { tone: "warn", word: "Ranks a moment old", detail: `${why}; the ranks are at most two seconds old.` };
+  if (health.postgres?.status === "down") return { tone: "warn", word: "Postgres is away", detail: `Ratings cannot change. ${since}` };
+  if (stale) return { tone: "warn", word: "Data may be old", detail: `Redis is catching up. ${since}` };
+  const why = redisIsUp ? "Redis is catching up" : "Redis is away";
+  if (source === "histogram") return { tone: "warn", word: "Ranks a moment old", detail: `${why}. ${since}` };
   if (source === "postgres") return { tone: "warn", word: "Ranks counted in Postgres", detail: `${why}; the ranks are exact.` };
-  if (feed !== "live") return { tone: "warn", word: "Reconnecting", detail: "Meanwhile this page asks again every four seconds." };
-  if (health.postgres?.status === "down") return { tone: "warn", word: "No changes right now", detail: "Postgres is away: until it is back no rating changes." };
+  if (feed !== "live") return { tone: "warn", word: "Reconnecting", detail: "Asking every four seconds meanwhile." };
   const lag = health.mirror?.lag_ms;
   return { tone: "good", word: "Live", detail: Number.isFinite(lag) ? `Redis, at most ${whole(lag)} ms behind` : "Ranks from Redis" };
 }
 
-/** Asks every few seconds, hears what other answers say, and tells the visitor. */
+/**
+ * Asks every few seconds, hears what other answers say, and tells the visitor.
+ *
+ * A stream sends nothing while the board stays as it is, and nothing either while no store can be read. So the moment of
+ * the board moves on only by an answer that a store gave: a page, a small read, or a health that is `ok`.
+ */
 export class HealthLine {
   #feed;
   #abort = new AbortController();
   #sooner = new AbortController();
   #facts = { reachable: true, health: null, source: null, stale: false, at: null };
+  #moment = null;
   #quietUntil = 0;
   #misses = 0;
   #feedTurnedAt = 0;
@@ -43,12 +53,17 @@ export class HealthLine {
   constructor(feed) {
     this.#feed = feed;
     feed.addEventListener("state", ({ detail }) => this.#turned(detail));
-    feed.addEventListener("page", () => {
-      this.#facts.at = new Date();
+    feed.addEventListener("page", ({ detail: { pushed } }) => {
+      const { at, stale } = this.#facts;
+      // An answer says of which moment it is. The stream does not, and its first page may be a stale one.
+      if (pushed) this.#facts.at = stale ? at ?? this.#moment : Date.now();
+      else this.#facts.at = this.#moment ?? at;
       this.#reached();
     });
-    traffic.addEventListener("answered", ({ detail }) => {
-      Object.assign(this.#facts, { source: detail.source, stale: detail.stale });
+    traffic.addEventListener("answered", ({ detail: { source, stale, moment } }) => {
+      Object.assign(this.#facts, { source, stale });
+      this.#moment = moment;
+      if (this.#feedState === "live") this.#seen(moment);
       this.#reached();
     });
     traffic.addEventListener("refused", ({ detail }) => {
@@ -73,9 +88,10 @@ export class HealthLine {
   async #run(signal) {
     while (!signal.aborted) {
       try {
-        this.#facts.health = await readHealth(signal);
-        // A stream that says nothing says that nothing has changed.
-        if (this.#feedState === "live" && this.#facts.at) this.#facts.at = new Date();
+        const asked = Date.now();
+        const health = await readHealth(signal);
+        this.#facts.health = health;
+        if (this.#feedState === "live" && health.status === "ok" && !this.#facts.stale) this.#seen(asked - (health.mirror?.lag_ms ?? 0));
         this.#reached();
         await this.#lookCloser(signal);
       } catch {
@@ -95,6 +111,13 @@ export class HealthLine {
     await read("leaderboard?limit=1", { signal, tries: 1 }).catch(() => {});
   }
 
+  /** A store was read: a board that the stream keeps is of this moment, a stale one at most. */
+  #seen(moment) {
+    const { at, stale } = this.#facts;
+    if (at === null || moment === null) return;
+    this.#facts.at = stale ? moment : Math.max(at, moment);
+  }
+
   #reached() {
     this.#misses = 0;
     if (!this.#facts.reachable) this.#feed.hurry();
@@ -103,7 +126,7 @@ export class HealthLine {
   }
 
   #missed() {
-    // Once may be a restart that nobody need notice.
+    // A single failure may be a restart, which is not worth a word.
     if (++this.#misses >= 2) {
       this.#facts.reachable = false;
       this.#feed.doubt();
@@ -130,5 +153,6 @@ export class HealthLine {
     document.documentElement.dataset.tone = tone;
     const { at } = this.#facts;
     say(byId("updated"), at ? `As of ${clock(at)}` : "");
+    say(byId("live"), tone === "good" ? ", ranked live" : "");
   }
 }

@@ -1,4 +1,4 @@
-// Puts the page together, and lets it rest while nobody looks.
+// Puts the page together, and stops all traffic while the page is hidden.
 
 import { Board } from "./board.js";
 import { Card } from "./card.js";
@@ -9,7 +9,6 @@ import { HealthLine } from "./health.js";
 import { Search } from "./search.js";
 
 const TOP = 50;
-const HIDDEN_MS = 30_000;
 
 const feed = new Feed(TOP);
 const board = new Board();
@@ -19,8 +18,8 @@ const health = new HealthLine(feed);
 const aside = distribution.figure.parentElement;
 new Search();
 
-feed.addEventListener("page", ({ detail }) => {
-  board.show(detail);
+feed.addEventListener("page", ({ detail: { page } }) => {
+  board.show(page);
   card.refresh();
 });
 feed.addEventListener("failed", () => board.fail());
@@ -28,7 +27,7 @@ card.addEventListener("standing", ({ detail }) => {
   distribution.mark(detail);
   board.mark(cardOf(location.hash));
 });
-// Under a card that covers the page nobody would see the histogram, so the card takes it along.
+// A card that covers the page would hide the histogram, so it takes it along.
 card.addEventListener("place", () => (card.isOver ? card.slot : aside).append(distribution.figure));
 
 // The address is the card's; to skip to the board must not close it.
@@ -37,28 +36,36 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   byId("board").focus();
 });
 
+let awake = false;
+
 function wake() {
+  if (awake) return;
+  awake = true;
   feed.start();
   health.start();
   distribution.start();
 }
 
 function rest() {
+  awake = false;
   feed.stop();
   health.stop();
   distribution.stop();
 }
 
-let resting = 0;
-document.addEventListener("visibilitychange", () => {
-  clearTimeout(resting);
-  if (document.hidden) resting = setTimeout(rest, HIDDEN_MS);
-  else wake();
-});
-// A page that the browser keeps for the way back must hold no connection.
+// Over HTTP/1.1 a browser has six connections to a host, for all of its tabs together, and a stream keeps one of them. So
+// a tab that was opened in the background, or rendered ahead, opens none before it is seen for the first time.
+function follow() {
+  if (document.visibilityState === "visible") wake();
+  else rest();
+}
+document.addEventListener("visibilitychange", follow);
+document.addEventListener("prerenderingchange", follow);
+document.addEventListener("freeze", rest);
+document.addEventListener("resume", follow);
 addEventListener("pagehide", rest);
-addEventListener("pageshow", ({ persisted }) => persisted && wake());
-addEventListener("online", wake);
+addEventListener("pageshow", follow);
+addEventListener("online", () => awake && health.start());
 
-wake();
+follow();
 card.start();

@@ -1,10 +1,26 @@
 // Finds players by the beginning of their names, as a combobox: the focus stays in the field, arrow keys choose.
 
-import { Refusal, read, wait } from "./api.js";
+import { Refusal, read, readHealth, wait } from "./api.js";
 import { byId, cardAddress, element, say, whole } from "./dom.js";
 
 const PAUSE_MS = 160;
 const MOST = 8;
+/** When it is said that an answer is on its way, and when that there is none yet; from the pause after the last key. */
+const WAITING_MS = 250;
+const LATE_MS = 1_500;
+const TRIES = 100;
+const LATE = "No answer yet. Still searching.";
+const LONGEST_PAUSE_MS = 4_000;
+
+/** Return why a search has failed. */
+async function why(error) {
+  if (error instanceof Refusal && error.status === 429) return "Too many requests. Searching again in a moment.";
+  const health = await readHealth().catch(() => null);
+  if (!health) return "The server cannot be reached. Still trying.";
+  // Names are searched in Postgres alone.
+  if (health.postgres?.status === "down") return "The search needs Postgres, which is away. Still trying.";
+  return LATE;
+}
 
 export class Search {
   #field = byId("find");
@@ -16,7 +32,7 @@ export class Search {
   constructor() {
     this.#field.addEventListener("input", () => this.#ask());
     this.#field.addEventListener("keydown", (event) => this.#key(event));
-    this.#field.addEventListener("focus", () => this.#list.childElementCount && this.#open(true));
+    this.#field.addEventListener("focus", () => this.#open(Boolean(byId("found-note").textContent || this.#list.childElementCount)));
     this.#field.addEventListener("blur", () => this.#open(false));
     // The field must not lose the focus before the click arrives.
     this.#box.addEventListener("pointerdown", (event) => event.preventDefault());
@@ -44,26 +60,41 @@ export class Search {
       this.#show([], "");
       return;
     }
+    const waiting = [];
+    const failed = async (error) => {
+      const words = await why(error);
+      if (signal.aborted) return;
+      waiting.forEach(clearTimeout);
+      this.#tell(words);
+    };
     try {
       await wait(PAUSE_MS, signal);
-      const found = await read(`users/search?limit=${MOST}&username=${encodeURIComponent(prefix)}`, { signal });
+      waiting.push(setTimeout(() => this.#tell("Searching…"), WAITING_MS));
+      waiting.push(setTimeout(() => this.#tell(LATE), LATE_MS));
+      const address = `users/search?limit=${MOST}&username=${encodeURIComponent(prefix)}`;
+      const found = await read(address, { signal, tries: TRIES, longest: LONGEST_PAUSE_MS, failed });
       this.#show(found.items, prefix);
     } catch (error) {
-      if (signal.aborted) return;
-      const busy = error instanceof Refusal && (error.status === 429 || error.status === 503);
-      this.#show([], "", busy ? "The service asks to wait a moment." : "The search gets no answer.");
+      if (!signal.aborted) this.#tell("The search does not work right now.");
+    } finally {
+      waiting.forEach(clearTimeout);
     }
   }
 
-  #show(items, prefix, trouble = "") {
+  /** Say something in the place of players. */
+  #tell(words) {
+    this.#show([], "", words);
+  }
+
+  #show(items, prefix, words = "") {
     this.#choose(-1);
     this.#list.replaceChildren(...items.map((user, place) => this.#option(user, place, prefix)));
-    const none = prefix && !items.length ? `Nobody's name begins with “${prefix}”.` : "";
-    const many = items.length === MOST ? "At most eight are shown. Type on for others." : "";
-    say(byId("found-note"), trouble || none || many);
-    say(byId("found-count"), trouble || none || (items.length ? `${items.length} found.` : ""));
+    const none = prefix && !items.length ? `No name begins with “${prefix}”.` : "";
+    const many = items.length === MOST ? "Only eight are shown. Type more letters to narrow it down." : "";
+    say(byId("found-note"), words || none || many);
+    say(byId("found-count"), words || none || (items.length ? `${items.length} found.` : ""));
     this.#list.hidden = !items.length;
-    this.#open(Boolean(prefix || trouble));
+    this.#open(Boolean(prefix || words) && document.activeElement === this.#field);
   }
 
   #option({ id, username, rank, rating }, place, prefix) {
@@ -118,7 +149,10 @@ export class Search {
       if (this.#box.hidden) {
         this.#field.value = "";
         this.#show([], "");
-      } else this.#open(false);
+      } else {
+        this.#abort.abort();
+        this.#open(false);
+      }
     }
   }
 }
