@@ -118,6 +118,73 @@ def test_what_was_asked_for_below_the_top_is_kept_up_to_date(visit: Visiting, cr
         )
 
 
+def test_a_thousand_rows_that_move_animate_what_is_in_sight_alone(visit: Visiting) -> None:
+    """And by transform and opacity alone, which need neither style nor layout; a medal that many would share is none."""
+    tab = visit()
+    rows = [
+        {"position": place, "rank": 1, "id": f"u{place}", "username": f"u{place}", "rating": 2000}
+        for place in range(1, 101)
+    ]
+    rows += [{**rows[0], "position": place, "rank": place, "id": f"u{place}", "username": f"u{place}", "rating": 1999}
+             for place in range(101, 1001)]  # fmt: skip
+    first = {"items": rows, "total": len(rows), "next_cursor": None}
+    tab.page.route("**/leaderboard/stream?*", lambda route: route.abort())
+    tab.answer(r"/leaderboard\?limit=50", first, headers={"X-Rank-Source": "redis", "X-Mirror-Lag-Ms": "1"})
+    tab.open()
+    expect(tab.page.locator("#rows tr")).to_have_count(len(rows))
+    assert 0 == tab.page.locator("#rows tr[data-medal]").count()
+
+    turned = [
+        {**row, "position": place, "rank": place, "rating": 3000 - place} for place, row in enumerate(rows[::-1], 1)
+    ]
+    tab.page.evaluate(
+        """() => new MutationObserver((_, observer) => { observer.disconnect(); setTimeout(() => {
+            window.moved = document.getAnimations().flatMap(each => [each.effect.getKeyframes()]
+                .flat().flatMap(frame => Object.keys(frame)).concat(each.constructor.name));
+            window.count = document.getAnimations().length;
+        }) }).observe(document.getElementById("rows"), {childList: true})"""
+    )
+    tab.answer(r"/leaderboard\?limit=50", {**first, "items": turned}, headers={"X-Rank-Source": "redis"})
+    tab.page.wait_for_function("() => window.moved")
+
+    animated = set(tab.page.evaluate("window.moved")) - {"offset", "computedOffset", "easing", "composite"}
+    assert {"Animation", "CSSAnimation"} >= {name for name in animated if name[0].isupper()}
+    assert {"transform", "opacity"} == {name for name in animated if name[0].islower()}
+    assert 100 > tab.page.evaluate("window.count")
+    assert ["1", "2", "3"] == tab.page.locator("#rows tr[data-medal]").evaluate_all(
+        "all => all.map(e => e.dataset.medal)"
+    )
+
+
+VISIBLE = """window.isSeen = false;
+for (const [name, value] of [["visibilityState", () => window.isSeen ? "visible" : "hidden"], ["hidden", () => !window.isSeen]])
+    Object.defineProperty(document, name, {get: value});
+window.look = (isSeen) => { window.isSeen = isSeen; document.dispatchEvent(new Event("visibilitychange")); };"""
+
+
+def test_tabs_that_are_not_seen_hold_no_stream(visit: Visiting, crowd: Service) -> None:
+    """A browser has six connections to a host: so many tabs in the background would leave none."""
+    tab = visit()
+    tab.page.context.add_init_script(VISIBLE)
+    pages = [tab.page, *(tab.page.context.new_page() for _ in range(7))]
+    for page_ in pages:
+        page_.goto(tab.base)
+    assert 200 == pages[-1].evaluate(
+        "() => fetch('/health/live', {signal: AbortSignal.timeout(3000)}).then(answer => answer.status)"
+    )
+    assert not [url for url in tab.asked if "/stream" in url]
+
+    pages[0].evaluate("look(true)")
+    expect(pages[0].locator("#health-word")).to_have_text("Live")
+    with pages[0].expect_event("requestfailed", lambda request: "/leaderboard/stream" in request.url):
+        pages[0].evaluate("look(false)")
+    first, second = page(crowd, 2)
+    with rated(crowd, second, 4998):
+        pages[0].evaluate("look(true)")
+        expect(pages[0].locator("#rows tr").first).to_have_attribute("data-id", str(second["id"]))
+    assert first["id"] != second["id"]
+
+
 def test_an_empty_ladder_says_how_to_begin(visit: Visiting) -> None:
     """Instead of an empty table."""
     tab = visit(size=NARROW)
@@ -131,10 +198,10 @@ def test_an_empty_ladder_says_how_to_begin(visit: Visiting) -> None:
     tab.open()
 
     expect(tab.page.locator("#empty")).to_be_visible()
-    expect(tab.page.locator("#empty")).to_contain_text("Nobody is on the ladder yet.")
+    expect(tab.page.locator("#empty")).to_contain_text("There are no players yet.")
     expect(tab.page.locator("#empty code")).to_contain_text("curl")
     expect(tab.page.locator("table").first).to_be_hidden()
-    expect(tab.page.locator("#distribution-words")).to_have_text("Nobody has a rating yet.")
+    expect(tab.page.locator("#distribution-words")).to_have_text("There are no ratings yet.")
     tab.picture("empty")
 
 

@@ -110,3 +110,60 @@ def _found(tab: Visit) -> list[Any]:
         for node in rule["nodes"]
         if rule["impact"] in SERIOUS
     ]
+
+
+SHIFTS = """window.shift = 0;
+new PerformanceObserver(list => list.getEntries().forEach(each => { window.shift += each.hadRecentInput ? 0 : each.value }))
+    .observe({type: "layout-shift", buffered: true});"""
+CLIPPED = """() => [...document.querySelectorAll("#card, #card *, #distribution, #histogram svg")].filter(each => {
+    const {left, right} = each.getBoundingClientRect();
+    return right > innerWidth || left < 0 || (each.id && each.scrollWidth > each.clientWidth + 1);
+}).map(each => each.id || each.className)"""
+INK = "e => [getComputedStyle(e).color, getComputedStyle(e.closest('tr')).backgroundColor]"
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW, (320, 640)], ids=["wide", "narrow", "zoomed"])
+def test_the_page_holds_still_and_can_be_seen_in_every_way(
+    visit: Visiting, crowd: Service, size: tuple[int, int]
+) -> None:
+    """The widest name breaks nothing; nothing jumps; the focus is in sight; forced colours and paper show it all."""
+    crowd.client.post("/users", json={"username": "W" * 31 + "X", "id": "wide", "rating": 3000})
+    tab = visit(size=size, reduced_motion="reduce")
+    tab.page.add_init_script(SHIFTS)
+    tab.open("#/users/wide")
+    expect(tab.page.locator(".around a")).to_have_count(7)
+    expect(tab.page.locator("#histogram .here")).to_have_count(1)
+    expect(tab.page.locator(".history")).not_to_be_empty()
+    assert [] == tab.page.evaluate(CLIPPED)
+    assert tab.page.evaluate("window.shift") < 0.05
+    if size == WIDE:
+        bottom = "document.getElementById('distribution').getBoundingClientRect().bottom <= innerHeight"
+        assert tab.page.evaluate(bottom)
+
+    tab.page.keyboard.press("Escape")
+    expect(tab.page.locator("#card")).to_be_hidden()
+    tab.page.locator("#rows a").nth(40).focus()
+    for _ in range(38):
+        tab.page.keyboard.press("Shift+Tab")
+        assert tab.page.evaluate(
+            "(e => document.elementFromPoint(200, e.getBoundingClientRect().top + 2)?.closest('tr') === e.closest('tr'))"
+            "(document.activeElement)"
+        )
+
+    tab.page.emulate_media(forced_colors="active")
+    assert all(
+        ink != paper for ink, paper in tab.page.locator("#rows .rank span").evaluate_all(f"all => all.map({INK})")
+    )
+    tab.page.locator("#find").fill("b")
+    expect(tab.page.get_by_role("option").first).to_be_visible()
+    tab.page.keyboard.press("ArrowDown")
+    chosen, other = (
+        tab.page.get_by_role("option").nth(place).evaluate("e => getComputedStyle(e).backgroundColor")
+        for place in (0, 1)
+    )
+    assert chosen != other
+    tab.page.emulate_media(forced_colors="none", media="print")
+    assert [True, False, False, False] == [
+        tab.page.locator(part).is_visible() for part in ("#rows", "#find", "#theme", "#more")
+    ]
+    assert "rgb(0, 0, 0)" == tab.page.locator("#rows a").first.evaluate("e => getComputedStyle(e).color")

@@ -1,53 +1,64 @@
-// The board: rows keyed by user. The top is pushed; what a visitor asked for below it is fetched again as it ages.
+// The board: rows keyed by user. The top is pushed; the rows below it, if the visitor asked for them, are fetched again.
 
 import { read } from "./api.js";
 import { byId, cardAddress, element, players, say, whole } from "./dom.js";
-import { appear, flash, travel } from "./motion.js";
+import { appear, travel } from "./motion.js";
 
 const MORE = 50;
 const MOST = 1_000;
 const TAIL_AGE_MS = 10_000;
 const TAIL_PAUSE_MS = 3_000;
 const CHANGE_MS = 5_000;
+/** Equal ratings share a rank and its medal, unless more players than this share it: then it would be no distinction. */
+const MEDAL_SHARE = 3;
 
 function cell(name, kind, ...children) {
-  return element(name, { class: kind, scope: name === "th" ? "row" : undefined }, ...children);
+  return element(name, { class: kind, scope: name === "th" ? "row" : undefined, role: name === "th" ? "rowheader" : "cell" }, ...children);
 }
 
 /** One user's row; `show` takes what is new about them. */
 class Row {
   constructor(id) {
     this.id = id;
-    this.rating = null;
+    this.shown = {};
     this.rankText = element("span");
     this.link = element("a", { href: cardAddress(id) });
     this.ratingText = element("span");
     this.change = element("span", { class: "change", "aria-hidden": "true" });
-    this.element = element("tr", { "data-id": id },
+    this.element = element("tr", { "data-id": id, role: "row" },
       cell("td", "rank", this.rankText),
       cell("th", "player", this.link),
       cell("td", "rating", this.change, this.ratingText));
   }
 
-  show({ username, rank, rating }, reach) {
-    say(this.link, username);
-    say(this.rankText, whole(rank));
-    say(this.ratingText, whole(rating));
-    // A medal is for the rank, not for the place: who shares a rank shares it.
-    this.element.dataset.medal = rank <= 3 ? rank : "";
-    this.element.style.setProperty("--reach", reach);
-    const before = this.rating;
-    this.rating = rating;
-    if (before !== null && before !== rating) this.#changed(rating - before);
+  /** Returns whether the rating has changed. */
+  show({ username, rank, rating }, hasMedal) {
+    const before = this.shown;
+    this.shown = { username, rank, rating, hasMedal };
+    if (username !== before.username) this.link.textContent = username;
+    if (rank !== before.rank) this.rankText.textContent = whole(rank);
+    if (rank !== before.rank || hasMedal !== before.hasMedal) {
+      if (hasMedal) this.element.dataset.medal = rank;
+      else delete this.element.dataset.medal;
+    }
+    if (rating === before.rating) return false;
+    this.ratingText.textContent = whole(rating);
+    if (before.rating === undefined) return false;
+    this.#changed(rating - before.rating);
+    return true;
   }
 
   #changed(by) {
     const rose = by > 0;
     this.change.textContent = `${rose ? "▲" : "▼"} ${whole(Math.abs(by))}`;
-    this.change.dataset.way = rose ? "up" : "down";
+    this.element.dataset.way = rose ? "up" : "down";
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.change.replaceChildren(), CHANGE_MS);
-    flash(this.element, rose ? "--up-wash" : "--down-wash");
+  }
+
+  remove() {
+    clearTimeout(this.timer);
+    this.element.remove();
   }
 
   mark(open) {
@@ -65,7 +76,8 @@ export class Board {
   #end = null;
   #open = null;
   #leader = null;
-  #asking = false;
+  #extending = false;
+  #renewing = null;
   #tailAt = 0;
   #timer = 0;
 
@@ -90,17 +102,23 @@ export class Board {
     if (!this.#tail.length) this.#end = page.next_cursor;
     this.#draw(page.total);
     this.#announce();
-    if (this.#tail.length) this.#soon(TAIL_PAUSE_MS);
+    // A tab that was hidden has not fetched the rest for a long time.
+    if (this.#tail.length) this.#soon(Date.now() - this.#tailAt > TAIL_AGE_MS ? 0 : TAIL_PAUSE_MS);
   }
 
   /** Say that the board cannot be read, unless an older one is here to see. */
   fail() {
     if (this.#rows.size) return;
-    byId("board").setAttribute("aria-busy", "false");
+    this.#loaded();
     this.body.replaceChildren();
-    const words = element("p", {}, "The board cannot be read right now. This page goes on trying.");
+    const words = element("p", {}, "The board cannot be read right now. Trying again.");
     byId("empty").replaceChildren(words);
     byId("empty").hidden = false;
+  }
+
+  #loaded() {
+    byId("board").setAttribute("aria-busy", "false");
+    document.documentElement.classList.remove("loading");
   }
 
   #skeleton() {
@@ -113,10 +131,11 @@ export class Board {
     const known = new Set();
     // Who climbed into the top is still in a tail that was fetched before.
     const items = [...this.#top, ...this.#tail].filter(({ id }) => !known.has(id) && known.add(id));
-    const [best, worst] = [items[0]?.rating ?? 0, items.at(-1)?.rating ?? 0];
-    const floor = worst - Math.max(20, (best - worst) * 0.2);
+    const sharing = new Map();
+    for (const { rank } of items) sharing.set(rank, (sharing.get(rank) ?? 0) + 1);
     const first = !this.#rows.size;
     const fresh = [];
+    const changed = new Set();
     const ordered = items.map((item) => {
       let row = this.#rows.get(item.id);
       if (!row) {
@@ -125,10 +144,10 @@ export class Board {
         fresh.push(row);
         row.mark(item.id === this.#open);
       }
-      row.show(item, (item.rating - floor) / (best - floor));
+      if (row.show(item, item.rank <= 3 && sharing.get(item.rank) <= MEDAL_SHARE)) changed.add(row.element);
       return row;
     });
-    travel([...this.body.children], () => this.#arrange(ordered, known));
+    travel(this.body, changed, () => this.#arrange(ordered, known));
     if (!first) for (const row of fresh) appear(row.element);
     this.#around(items.length, total);
   }
@@ -138,7 +157,7 @@ export class Board {
     for (const skeleton of this.body.querySelectorAll(".skeleton")) skeleton.remove();
     for (const [id, row] of this.#rows) {
       if (known.has(id)) continue;
-      row.element.remove();
+      row.remove();
       this.#rows.delete(id);
     }
     // From the end, so that one row that fell does not make all that it passed move.
@@ -152,12 +171,13 @@ export class Board {
   }
 
   #around(shown, total) {
-    byId("board").setAttribute("aria-busy", "false");
-    say(byId("summary"), total ? `${players(total)}, ranked live` : "Nobody is ranked yet");
+    this.#loaded();
+    say(byId("players"), total ? players(total) : "No players yet");
+    byId("live").hidden = !total;
     const empty = byId("empty");
     if (!total && empty.dataset.of !== "nobody") {
       empty.replaceChildren(
-        element("p", {}, "Nobody is on the ladder yet. The first one who is created leads it:"),
+        element("p", {}, "There are no players yet. This creates the first one:"),
         element("pre", {}, element("code", {}, `curl -H content-type:application/json -d '{"username": "Ada"}' ${new URL("users", document.baseURI)}`)),
       );
     }
@@ -166,8 +186,8 @@ export class Board {
     this.body.parentElement.hidden = !total;
     const full = shown >= MOST;
     this.more.hidden = !this.#end || full;
-    const further = full && this.#end ? `These are the first ${whole(shown)}. Find anybody else by name.` : "";
-    const all = !this.#end && total ? `That is everybody: ${players(total)}.` : "";
+    const further = full && this.#end ? `These are the first ${whole(shown)}. Find other players by name.` : "";
+    const all = !this.#end && total ? `This is the whole board: ${players(total)}.` : "";
     say(byId("more-note"), further || all || (total ? `${whole(shown)} of ${whole(total)} shown` : ""));
   }
 
@@ -181,12 +201,15 @@ export class Board {
 
   /** Fetch the rows that follow the last one. */
   async #extend() {
-    if (this.#asking || !this.#end) return;
-    this.#asking = true;
+    if (this.#extending || !this.#end) return;
+    this.#extending = true;
     this.more.setAttribute("aria-disabled", "true");
+    // The tail may end elsewhere when it has been renewed.
+    await this.#renewing;
     const last = this.body.lastElementChild;
     try {
-      const page = await read(`leaderboard?limit=${MORE}&cursor=${encodeURIComponent(this.#end)}`);
+      if (!this.#end) return;
+      const page = await read(`leaderboard?limit=${MORE}&cursor=${encodeURIComponent(this.#end)}`, { tries: 2 });
       if (!this.#tail.length) this.#tailAt = Date.now();
       this.#tail.push(...page.items);
       this.#end = page.next_cursor;
@@ -197,7 +220,7 @@ export class Board {
     } catch {
       say(byId("more-note"), "No answer. Try again in a moment.");
     } finally {
-      this.#asking = false;
+      this.#extending = false;
       this.more.removeAttribute("aria-disabled");
     }
   }
@@ -207,27 +230,22 @@ export class Board {
     if (this.#timer && this.due <= Date.now() + due) return;
     clearTimeout(this.#timer);
     this.due = Date.now() + due;
-    this.#timer = setTimeout(() => this.#renew(), due);
+    this.#timer = setTimeout(async () => {
+      this.#timer = 0;
+      if (!document.hidden && !this.#extending) await (this.#renewing = this.#renew());
+      this.#soon(TAIL_AGE_MS);
+    }, due);
   }
 
-  /** Fetch the tail anew, from where the top ends now. */
+  /** Fetch the tail anew, from where the top ends now; without an answer it stays as it is until the next time. */
   async #renew() {
-    this.#timer = 0;
-    if (!document.hidden && !this.#asking && this.#cursor) {
-      this.#asking = true;
-      try {
-        const limit = Math.min(this.#tail.length, MOST);
-        const page = await read(`leaderboard?limit=${limit}&cursor=${encodeURIComponent(this.#cursor)}`, { tries: 1 });
-        this.#tailAt = Date.now();
-        this.#tail = page.items;
-        this.#end = page.next_cursor;
-        this.#draw(page.total);
-      } catch {
-        // It stays as it is until the next time.
-      } finally {
-        this.#asking = false;
-      }
-    }
-    this.#soon(TAIL_AGE_MS);
+    if (!this.#cursor) return;
+    const limit = Math.min(this.#tail.length, MOST);
+    const page = await read(`leaderboard?limit=${limit}&cursor=${encodeURIComponent(this.#cursor)}`, { tries: 1 }).catch(() => null);
+    if (!page) return;
+    this.#tailAt = Date.now();
+    this.#tail = page.items;
+    this.#end = page.next_cursor;
+    this.#draw(page.total);
   }
 }

@@ -1,7 +1,10 @@
 // A player's card: beside the board where there is room, else over it. Its address is #/users/<id>.
+//
+// Opening a card, and going from it to another one, are steps in the browser's history. Closing goes back to the entry
+// before the first of them, so that the button Back does not open a closed card again.
 
 import { Refusal, read } from "./api.js";
-import { byId, cardAddress, cardOf, element, say, share, whole } from "./dom.js";
+import { byId, cardAddress, cardOf, clock, element, say, share, whole } from "./dom.js";
 import { showHistory } from "./history.js";
 
 const RADIUS = 3;
@@ -21,7 +24,11 @@ export class Card extends EventTarget {
   #readAt = 0;
   #rating = null;
   #charted = null;
+  #shownAt = 0;
   #parts = {};
+  /** Entries from the board's to the present one, and whether the first of them is this page's to go back to. */
+  #steps = { count: 0, fromBoard: true };
+  #isClosing = false;
 
   constructor() {
     super();
@@ -48,6 +55,7 @@ export class Card extends EventTarget {
 
   /** Open the card that the page's address names. */
   start() {
+    if (cardOf(location.hash)) this.#steps.fromBoard = false;
     this.#follow();
   }
 
@@ -57,14 +65,31 @@ export class Card extends EventTarget {
   }
 
   close() {
-    if (cardOf(location.hash)) history.pushState(null, "", location.pathname + location.search);
-    this.#follow();
+    if (!this.#id || this.#isClosing) return;
+    const { count, fromBoard } = this.#steps;
+    const back = fromBoard ? count : count - 1;
+    this.#isClosing = true;
+    // A browser keeps so many entries and no more.
+    if (back && back < history.length) history.go(-back);
+    else this.#follow();
   }
 
   #follow() {
+    if (this.#isClosing && cardOf(location.hash)) history.replaceState(null, "", location.pathname + location.search);
+    this.#isClosing = false;
     const id = cardOf(location.hash);
+    this.#count(id);
     if (id) this.#open(id);
     else if (this.#id) this.#shut();
+  }
+
+  #count(id) {
+    if (!id) this.#steps = { count: 0, fromBoard: true };
+    else if (history.state?.count) this.#steps = history.state;
+    else {
+      this.#steps = { ...this.#steps, count: this.#steps.count + 1 };
+      history.replaceState(this.#steps, "");
+    }
   }
 
   #open(id) {
@@ -108,13 +133,15 @@ export class Card extends EventTarget {
     };
     parts.rest = element("div", {},
       parts.rank, parts.facts,
-      element("h3", {}, `Last ${DAYS} days`), parts.history,
-      element("h3", {}, "Around this place"), parts.around);
+      element("h3", {}, "Around this place"), parts.around,
+      element("h3", {}, `Last ${DAYS} days`), parts.history);
     this.#parts = parts;
     const close = element("button", { class: "icon", type: "button", "aria-label": "Close", title: "Close", onclick: () => this.close() }, "✕");
     this.#dialog.replaceChildren(element("header", {}, parts.name, close), parts.trouble, parts.rest, parts.slot);
-    parts.rest.hidden = true;
-    say(parts.trouble, "Looking.");
+    // The histogram below would be moved by everything that is on its way.
+    parts.rest.hidden = parts.slot.hidden = true;
+    this.#dialog.classList.remove("gone");
+    say(parts.trouble, "Loading.");
   }
 
   #soon(ms) {
@@ -130,24 +157,26 @@ export class Card extends EventTarget {
     this.#timer = 0;
     const [id, { signal }] = [this.#id, this.#abort];
     const address = `users/${encodeURIComponent(id)}`;
-    this.#readAt = Date.now();
+    let pause = AGE_MS;
     if (!document.hidden || this.#rating === null) {
+      this.#readAt = Date.now();
       try {
         const [standing, window] = await Promise.all([
-          read(`${address}/rank`, { signal }), read(`${address}/neighbors?radius=${RADIUS}`, { signal })]);
+          read(`${address}/rank`, { signal, tries: 1 }), read(`${address}/neighbors?radius=${RADIUS}`, { signal, tries: 1 })]);
         this.#show(standing, window.items);
         if (this.#charted !== standing.rating) this.#readHistory(address, standing, signal);
         this.#rating = standing.rating;
       } catch (error) {
         if (signal.aborted) return;
         this.#fail(error);
+        pause = PAUSE_MS;
       }
     }
-    if (!signal.aborted) this.#soon(AGE_MS);
+    if (!signal.aborted) this.#soon(pause);
   }
 
   async #readHistory(address, now, signal) {
-    const { history } = this.#parts;
+    const { history, slot } = this.#parts;
     let items = [];
     try {
       ({ items } = await read(`${address}/history?days=${DAYS}`, { signal }));
@@ -155,17 +184,21 @@ export class Card extends EventTarget {
       if (signal.aborted) return;
       if (!(error instanceof Refusal && error.status === 404)) {
         // A chart that is there stays, and the next reading of the card tries again.
-        if (!history.childElementCount) history.replaceChildren(element("p", { class: "quiet" }, "No answer yet. This card goes on trying."));
+        if (!history.childElementCount) history.replaceChildren(element("p", { class: "quiet" }, "No answer yet. Trying again."));
+        slot.hidden = false;
         return;
       }
     }
     this.#charted = now.rating;
     showHistory(history, items, now, DAYS);
+    slot.hidden = false;
   }
 
   #fail(error) {
     const gone = error instanceof Refusal && (error.status === 404 || error.status === 400);
-    say(this.#parts.trouble, gone ? "There is no such player." : "No answer. This card goes on trying.");
+    say(this.#parts.trouble, gone ? "There is no such player." : this.#parts.rest.hidden ? "No answer yet. Trying again." : `No answer since ${clock(this.#shownAt)}. Trying again.`);
+    this.#dialog.classList.toggle("gone", gone);
+    this.#parts.slot.hidden = false;
     if (gone) {
       this.#parts.rest.hidden = true;
       this.#say(null);
@@ -177,6 +210,7 @@ export class Card extends EventTarget {
     const own = rows.find((row) => row.id === standing.id);
     const username = own?.username ?? standing.id;
     say(trouble, "");
+    this.#shownAt = Date.now();
     rest.hidden = false;
     say(name, username);
     document.title = `${username}, rank ${standing.rank} · Ladder`;

@@ -1,41 +1,52 @@
-// Moves rows from where they were to where they are, unless the visitor wants things to stand still.
+// Moves rows from where they were to where they are, unless the visitor asks for less motion.
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const MOVE = { duration: 520, easing: "cubic-bezier(.2, .8, .2, 1)" };
-const FLASH = { duration: 1_800, easing: "ease-out" };
+const FLASH = { duration: 1_800, easing: "ease-out", pseudoElement: "::before" };
+const MARGIN = 200;
 
+/** Each row's last move and the offset (px) that it began with. */
 const moves = new WeakMap();
 
-const inView = ({ top, bottom }) => bottom > -200 && top < innerHeight + 200;
+/** Return how far (px) a row is from its place at this moment. */
+function offset(row) {
+  const { move, start } = moves.get(row) ?? {};
+  const progress = move?.effect.getComputedTiming().progress;
+  return Number.isFinite(progress) ? start * (1 - progress) : 0;
+}
 
-/** Carry out `change`, which puts rows elsewhere, and let those that moved and can be seen travel there. */
-export function travel(rows, change) {
-  if (still.matches || document.hidden) {
+/**
+ * Carry out `change`, which puts the rows of a body into another order; those in sight travel there, `changed` ones flash.
+ *
+ * All rows are of one height, so their order tells where they are. To measure each of a thousand would cost a layout of
+ * all of them, twice. A move begins where the one before it has got to, and runs beside the page's own thread.
+ */
+export function travel(body, changed, change) {
+  if (still.matches || document.hidden || !body.children.length) {
     change();
     return;
   }
-  // Where they are at this moment, in the middle of a move too.
-  const before = new Map(rows.map((row) => [row, row.getBoundingClientRect()]));
+  const { top, height } = body.getBoundingClientRect();
+  const each = height / body.children.length;
+  const before = new Map([...body.children].map((row, place) => [row, place]));
   change();
-  for (const row of before.keys()) moves.get(row)?.cancel();
-  const seen = [...before].filter(([row]) => row.isConnected).map(([row, from]) => [row, from, row.getBoundingClientRect()]);
-  for (const [row, from, to] of seen) {
-    const distance = from.top - to.top;
-    if (Math.abs(distance) < 1 || !(inView(from) || inView(to))) continue;
-    // Who climbs passes over the others.
-    const lift = distance > 0 ? 2 : 1;
-    const frames = [{ transform: `translateY(${distance}px)`, zIndex: lift }, { transform: "none", zIndex: lift }];
-    moves.set(row, row.animate(frames, MOVE));
-  }
+  const inView = (place) => top + (place + 1) * each > -MARGIN && top + place * each < innerHeight + MARGIN;
+  [...body.children].forEach((row, place) => {
+    const isSeen = inView(place);
+    if (isSeen && changed.has(row)) row.animate([{ opacity: 1 }, { opacity: 0 }], FLASH);
+    const from = before.get(row);
+    if (from === undefined || from === place || !(isSeen || inView(from))) return;
+    const start = (from - place) * each + offset(row);
+    const move = row.animate([{ transform: `translateY(${start}px)` }, { transform: "none" }], MOVE);
+    moves.get(row)?.move.cancel();
+    moves.set(row, { move, start });
+    // A row that climbs passes over the others.
+    row.classList.toggle("climbing", from > place);
+    move.onfinish = () => row.classList.remove("climbing");
+  });
 }
 
 /** Let a row that is new come into sight. */
 export function appear(row) {
   if (!still.matches) row.animate([{ opacity: 0 }, { opacity: 1 }], MOVE);
-}
-
-/** Light a row up in the colour of a variable. */
-export function flash(row, colour) {
-  if (still.matches) return;
-  row.animate([{ backgroundColor: `var(${colour})` }, { backgroundColor: "transparent" }], FLASH);
 }
