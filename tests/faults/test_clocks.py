@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -26,15 +27,22 @@ from service.settings import Settings
 from service.store import redis as redis_store
 from service.store.feed import LOCK, Feed
 from service.store.mirror import Mirror
-from tests.ranking.equality import assert_mirror_equals_ledger, ready
+from tests.api.serving import serving as serving_workers
+from tests.api.serving import wait_until
+from tests.ranking.equality import assert_mirror_equals_ledger, ledger_board, mirror_board, ready
+from tests.servers.background import background
+from tests.servers.own_haproxy import own_haproxy
 from tests.servers.proxy import Proxy
 from tests.servers.redis_pair import Pair, redis_pair, way_to
 
+from .clients import insert, measured
 from .readers import served_by_redis, until
+from .traffic import traffic
 
 USERS = [UserId(f"user{number}") for number in range(20)]
 WRITTEN = USERS[:3]
 READ_SECONDS = 0.8
+ENOUGH = 100
 HEALED_SECONDS = 5.0
 """Some half a second; the rest is for a busy machine."""
 
@@ -60,6 +68,18 @@ async def cycle(tailer: Tailer, settings: Settings) -> bool:
         tailer.source = await feed.adopt()
         await tailer.cycle(feed)
     return True
+
+
+def take_over(holder: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Take the lock from the process that feeds, which finds its session ended; nobody feeds from here on."""
+    holder.execute("SET lock_timeout = '10s'")
+    pid = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = %s::bigint & 4294967295"
+    with psycopg.connect(holder.info.dsn, autocommit=True) as killer:
+        waiting = threading.Thread(target=holder.execute, args=("SELECT pg_advisory_lock(%s)", (LOCK,)))
+        waiting.start()
+        wait_until(lambda: killer.execute(f"{pid.replace('granted', 'NOT granted')}", (LOCK,)).fetchone())
+        killer.execute(f"SELECT pg_terminate_backend(pid) FROM ({pid}) AS feeding", (LOCK,))
+        waiting.join()
 
 
 class Reader:
@@ -162,3 +182,39 @@ async def test_a_promoted_replica_whose_clock_is_behind_shows_nothing_as_fresher
 
             assert [] == reader.wrong[:3], len(reader.wrong)
             assert reader.sources["redis"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("behind", [4, 30])
+@pytest.mark.parametrize("fed", [True, False])
+def test_two_workers_under_load_behind_haproxy(database_url: str, redis_url: str, behind: int, fed: bool) -> None:
+    """Every answer over HTTP fits what was committed within the lag that it announces; then the board is exact."""
+    assert redis_url
+    with contextlib.ExitStack() as stack:
+        loop = stack.enter_context(background())
+        pair = stack.enter_context(redis_pair(shift_seconds=-behind))
+        haproxy = stack.enter_context(own_haproxy(pair.first_port, pair.second_port))
+        service = stack.enter_context(serving_workers(database_url, haproxy.url, workers=2))
+        insert(service.settings, 2000)
+        wait_until(service.is_mirrored)
+        wait_until(pair.has_caught_up)
+        through_second = msgspec.structs.replace(service.settings, redis_url=pair.second.url)
+        holder = stack.enter_context(psycopg.connect(database_url, autocommit=True))
+        with traffic(loop, f"http://127.0.0.1:{service.settings.port}", service.settings, writing=True) as clients:
+            wait_until(lambda: clients.seen["redis"] > ENOUGH)
+            if not fed:
+                take_over(holder)
+            pair.promote_second()
+            time.sleep(1)
+            haproxy.lead_to_second()
+            haproxy.cut_first()
+            clients.seen.clear()
+            time.sleep(READ_SECONDS * 4)
+            # Some were under way when it was cut.
+            assert fed or clients.seen["redis"] < clients.seen["postgres"] / 10
+            holder.close()
+            wait_until(lambda: clients.seen["redis"] > ENOUGH)
+        clients.check_kept()
+        wait_until(lambda: ledger_board(through_second) == mirror_board(through_second)[:2])
+        assert [] == service.defects()
+    measured(f"{behind} s behind, {'fed' if fed else 'not fed'}: {dict(clients.seen)}")

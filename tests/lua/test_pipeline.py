@@ -65,6 +65,25 @@ def without_lag(replies: list[Any]) -> list[Any]:
     ]
 
 
+async def test_calls_that_are_made_again_go_to_the_same_server(
+    scripts: Scripts, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their scripts: a second connection could lead to another one, which has neither them nor the first's board."""
+    prepare(scripts)
+    scripts.client.script_flush()
+    lent: list[object] = []
+    lend = client.connection_pool.get_connection
+
+    async def lend_and_note() -> object:
+        lent.append(await lend())
+        return lent[-1]
+
+    monkeypatch.setattr(client.connection_pool, "get_connection", lend_and_note)
+    await lua.pipeline(client, [put(BERT)])
+
+    assert 1 == len(lent)
+
+
 async def test_every_script_survives_a_flush(scripts: Scripts, client: Client) -> None:
     """Redis forgets its scripts when it restarts: the calls are made again and answer the same."""
     for script in lua.ALL:

@@ -43,6 +43,10 @@ class OwnHaproxy:
         self._say("set server servers/second state ready")
         self._say("set server servers/first state maint")
 
+    def cut_first(self) -> None:
+        """End what is open to the first server."""
+        self._say("shutdown sessions server servers/first")
+
     def answers(self) -> bool:
         """Whether it takes orders."""
         with contextlib.suppress(OSError):
