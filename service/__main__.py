@@ -20,7 +20,7 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
 from service import drain, failpoints, listening, sockets, standard_streams, worker_slots
-from service.errors import LadderError, Misconfigured, Unavailable, explain
+from service.errors import LadderError, Misconfigured, Unavailable, as_sentence, explain
 from service.logs import configure
 from service.monitoring import reporter
 from service.settings import Settings, SettingsError
@@ -124,20 +124,19 @@ def _serve(settings: Settings) -> int:
     try:
         asyncio.run(redis.ping(settings.redis_url))
     except Misconfigured as error:
-        print(f"{explain(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201  the operator's terminal
+        print(as_sentence(explain(error)), file=sys.stderr)  # noqa: T201  the operator's terminal
         return 2
-    except LadderError:
-        # The service starts without Redis, and its workers log what is wrong.
-        pass
+    except LadderError as error:
+        structlog.get_logger(__name__).warning("start.waiting", reason=explain(error))
     try:
         (migrate if settings.migrate_on_start else check)(settings.database_url)
     except Misconfigured as error:
-        print(f"{explain(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201  likewise
+        print(as_sentence(explain(error)), file=sys.stderr)  # noqa: T201  likewise
         return 2
     except Unavailable as error:
         structlog.get_logger(__name__).warning("migrate.waiting", reason=explain(error))
     except LadderError as error:
-        print(f"The schema could not be brought up to date: {explain(error).rstrip('.')}.", file=sys.stderr)  # noqa: T201
+        print(as_sentence(f"The schema could not be brought up to date: {explain(error)}"), file=sys.stderr)  # noqa: T201
         return 1
     # Python 3.14 would start workers from a server of its own; what is said below holds for those that are forked.
     if sys.platform == "linux":

@@ -53,7 +53,7 @@ def fill(database_url: str, count: int) -> None:
             while lines := list(islice(users, CHUNK_LINES)):
                 take(intake, lines, deferred=Deferred())
                 done += len(lines)
-                report(done, f"{done:,} of {count:,}")
+                report(done, f"{done:,} of {count:,} users")
 
 
 def made_up(count: int) -> Iterator[Line]:

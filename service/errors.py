@@ -134,6 +134,18 @@ def explain(error: BaseException) -> str:
     said = str(error)
     # The arguments of a refused command and its line in a script differ each time: with them each repetition of one
     # error would be logged as a new one.
-    below = " ".join(str(error.__cause__ or "").split()).partition(" script: ")[0]
+    below = on_one_line(str(error.__cause__ or "")).partition(" script: ")[0]
     below = below.partition(", with args beginning with")[0]
     return said if not below or below in said else f"{said.rstrip('.')}: {below}"[:_LONGEST_REASON]
+
+
+def on_one_line(text: str) -> str:
+    """Return a driver's lines as sentences after each other."""
+    *lines, last = [" ".join(line.split()) for line in text.splitlines() if line.strip()] or [""]
+    return " ".join([*(line if line[-1] in ".:;,?!" else f"{line}." for line in lines), last])
+
+
+def as_sentence(text: str) -> str:
+    """Return the text with a full stop at its end, unless a sentence ends there already."""
+    text = text.rstrip()
+    return text if text.endswith((".", "?", "!")) else f"{text}."

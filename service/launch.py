@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from service import checkout, standard_streams
 from service.arguments import parse
 from service.arguments.serve import EMBEDDED_DEMO_USERS
-from service.errors import LadderError, Misconfigured, explain
+from service.errors import LadderError, Misconfigured, as_sentence, explain
 from service.listening import refusal
 from service.parent_death import spawn
 from service.settings import Settings, SettingsError
@@ -138,14 +138,18 @@ def _fill(database_url: str, users: int) -> None:
 
     try:
         # The service does this itself, but only the users' table can be filled.
-        migrate(database_url, waiting=lambda reason: print(f"Waiting: {reason}.", file=sys.stderr, flush=True))  # noqa: T201
+        migrate(database_url, waiting=_say_waiting)
         fill(database_url, users)
     except Misconfigured as error:
-        sentence = f"{explain(error).rstrip('.')}."
-        raise _Refused(sentence, _WRONG) from error
+        raise _Refused(as_sentence(explain(error)), _WRONG) from error
     except LadderError as error:
-        sentence = f"The database cannot be filled with made-up users: {str(error).rstrip('.')}."
-        raise _Refused(sentence, _FAILED) from error
+        raise _Refused(
+            as_sentence(f"The database cannot be filled with made-up users: {explain(error)}"), _FAILED
+        ) from error
+
+
+def _say_waiting(reason: str) -> None:
+    print(as_sentence(f"Waiting: {reason}"), file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextlib.contextmanager
@@ -183,7 +187,7 @@ def _wait_until_ready(child: subprocess.Popen[bytes], settings: Settings, stop: 
         if child.poll() is not None:
             raise _Refused("", _exit_code(child) or _FAILED)
         if time.monotonic() > deadline:
-            sentence = f"The service is not ready after {_READY_SECONDS:.0f} s."
+            sentence = f"The service is not ready after {_READY_SECONDS:.0f} s, because no store can be read."
             raise _Refused(sentence, _FAILED)
         time.sleep(_POLL_SECONDS)
 

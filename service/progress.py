@@ -24,16 +24,23 @@ class Report(Protocol):
 
 
 class Pace:
-    """How fast a task goes, from when this was made, and how long it will take."""
+    """
+    How fast a task goes, from when this was made, and how long it will take.
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
+    `unit` is what is counted, in the plural; `begun` of it was done before.
+    """
+
+    def __init__(self, unit: str, *, begun: int = 0) -> None:
+        self._unit = unit
+        self._begun = begun
+        self._began_at = time.monotonic()
 
     def words(self, done: int, total: int) -> str:
-        """Return the items done a second, and the seconds left until `total`, in words."""
-        seconds = time.monotonic() - self._began
-        rate = done / seconds if seconds else 0.0
-        return f"{rate:,.0f}/s, {max(total - done, 0) / rate if rate else 0:.0f} s left"
+        """Return how much is done of how much, how much a second, and the seconds left."""
+        seconds = time.monotonic() - self._began_at
+        rate = (done - self._begun) / seconds if seconds else 0.0
+        left = max(total - done, 0) / rate if rate else 0
+        return f"{done:,} of {total:,} {self._unit}, {rate:,.0f} {self._unit}/s, {left:.0f} s left"
 
 
 @contextmanager

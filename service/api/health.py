@@ -134,6 +134,8 @@ _READY = Operation(
 async def get_health(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the state of the service and its stores; 503 only when no read can be served."""
     health = await examine(request.app.state.ladder)
+    if health.status == "down":
+        _keep_quiet(request)
     return json_response(health, status=503 if health.status == "down" else 200, headers=_HEADERS)
 
 
@@ -147,11 +149,21 @@ async def get_live() -> Response[bytes]:
 async def get_ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return 200 while some store can serve reads, and the end has not been announced."""
     if request.app.state.draining.is_set():
+        _keep_quiet(request)
         raise Unavailable("This process is about to end.")
     ladder: Ladder = request.app.state.ladder
     with suppress(LadderError):
         state = await ladder.mirror_state()
         if state is not None and ladder.trusts(state):
             return json_response(Sign("ready"), headers=_HEADERS)
-    await ladder.ping_ledger()
+    try:
+        await ladder.ping_ledger()
+    except Unavailable:
+        _keep_quiet(request)
+        raise
     return json_response(Sign("ready"), headers=_HEADERS)
+
+
+def _keep_quiet(request: Request[Any, Any, Any]) -> None:
+    """Log nothing of this 503: the log says what is wrong with a store, and a probe asks every few seconds."""
+    request.scope["state"]["quiet"] = True

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace, database_url: str, redis_url: str) -> SoakR
                 )
                 result.samples.append(sample)
                 largest = max(result.moments[-1].resident_mib)
-                report(round(took), f"{sample.per_second:,.0f}/s, {largest:.0f} MiB")
+                report(round(took), f"{sample.per_second:,.0f} requests/s, {largest:.0f} MiB")
     return result
 
 

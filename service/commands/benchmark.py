@@ -20,7 +20,7 @@ from service.benchmark.stores import Unusable
 from service.commands import stores
 from service.cpus import usable_cpus
 from service.embedded import EmbeddedError
-from service.errors import LadderError, Misconfigured, OutcomeUnknown, Unavailable, explain
+from service.errors import LadderError, Misconfigured, OutcomeUnknown, Unavailable, as_sentence, explain
 from service.logs import configure
 from service.settings import SettingsError
 
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _blame(options: argparse.Namespace, error: BaseException | str, code: int) -> int:
     said = error if isinstance(error, str) else explain(error)
-    print(f"{options.program}: {said.strip().rstrip('.')}.", file=sys.stderr)
+    print(as_sentence(f"{options.program}: {said.strip()}"), file=sys.stderr)
     return code
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from service.commands import stores
 from service.embedded import EmbeddedError
-from service.errors import LadderError, Misconfigured, Unavailable, explain
+from service.errors import LadderError, Misconfigured, Unavailable, as_sentence, explain
 from service.logs import configure
 from service.progress import Pace, Report, progress
 from service.settings import SettingsError
@@ -85,7 +85,7 @@ def _report(result: Result, options: argparse.Namespace) -> None:
     if options.json:
         print(msgspec.json.encode(result).decode(), file=sys.stderr)
     elif result.error is not None:
-        print(f"{options.program}: {result.error.rstrip('.')}.", file=sys.stderr)
+        print(as_sentence(f"{options.program}: {result.error}"), file=sys.stderr)
     else:
         print(result, file=sys.stderr)
 
@@ -106,12 +106,12 @@ def _say_nothing(done: int, words: str) -> None:
 
 
 def _write(snapshot: Snapshot, file: IO[bytes], report: Report, result: Result) -> None:
-    pace = Pace()
+    pace = Pace("users")
     file.write(HEADER.encode())
     for rows in snapshot.rows():
         file.write(text(rows).encode())
         result.users += len(rows)
-        report(result.users, f"{result.users:,} of {snapshot.users:,}, {pace.words(result.users, snapshot.users)}")
+        report(result.users, pace.words(result.users, snapshot.users))
     file.flush()
 
 

@@ -22,7 +22,7 @@ import msgspec
 from service.commands import stores
 from service.commands.following import following
 from service.embedded import EmbeddedError
-from service.errors import LadderError, Misconfigured, OutcomeUnknown, Unavailable, explain
+from service.errors import LadderError, Misconfigured, OutcomeUnknown, Unavailable, as_sentence, explain
 from service.logs import configure
 from service.progress import Pace, progress
 from service.ranking.bulk import CHUNK_LINES, Line, Outcome, take, take_deferred
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _report(result: Result, options: argparse.Namespace) -> None:
     if result.error is not None:
-        print(f"{options.program}: {result.error.rstrip('.')}.", file=sys.stderr)
+        print(as_sentence(f"{options.program}: {result.error}"), file=sys.stderr)
     # Beside refused lines on standard output it would be one more of them.
     file = sys.stderr if options.rejects == "-" else sys.stdout
     if options.json:
@@ -259,14 +259,13 @@ class _Import:
     def run(self) -> None:
         """Take every line, then those that waited for the end."""
         scan = self._source.scan
-        pace, began = Pace(), self._done.line
         self._tell()
+        pace = Pace("lines", begun=self._judged)
         with progress("Users", scan.lines if scan else self._source.size) as report:
             for chunk in self._source.chunks():
                 self._take(chunk)
                 if scan:
-                    words = pace.words(self._done.line - began, scan.lines - began)
-                    report(self._done.line, f"{self._judged:,} lines, {words}")
+                    report(self._done.line, pace.words(self._judged, scan.lines))
                 else:
                     report(self._source.position(), f"{self._judged:,} lines")
             while self._deferred:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from service.errors import LadderError, Misconfigured, Unavailable, explain
+from service.errors import LadderError, Misconfigured, Unavailable, as_sentence, explain
 from service.settings import SettingsError, read_variable
 from service.store.migrate import migrate
 
@@ -22,17 +22,17 @@ def run(_: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     except Misconfigured as error:
-        print(f"{explain(error).rstrip('.')}.", file=sys.stderr)
+        print(as_sentence(explain(error)), file=sys.stderr)
         return 2
     except Unavailable as error:
-        print(f"{explain(error).rstrip('.')}.", file=sys.stderr)
+        print(as_sentence(explain(error)), file=sys.stderr)
         return 5
     except LadderError as error:
-        print(f"The schema could not be brought up to date: {explain(error).rstrip('.')}.", file=sys.stderr)
+        print(as_sentence(f"The schema could not be brought up to date: {explain(error)}"), file=sys.stderr)
         return 1
     print(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
     return 0
 
 
 def _say(reason: str) -> None:
-    print(f"Waiting: {reason}.", file=sys.stderr, flush=True)
+    print(as_sentence(f"Waiting: {reason}"), file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ import msgspec
 from service import failpoints
 from service.commands import stores
 from service.embedded import EmbeddedError
-from service.errors import LadderError, Misconfigured, StoreBug, Unavailable, explain
+from service.errors import LadderError, Misconfigured, StoreBug, Unavailable, as_sentence, explain
 from service.logs import configure
 from service.progress import Pace, progress
 from service.ranking.drift import DRIFTS, Outcome, Report
@@ -123,10 +123,10 @@ async def _full(options: argparse.Namespace, report: Report, database_url: str, 
     failure = None if options.dry_run else await _keep(report, database_url)
     kept = (report.history_day, report.history_rows, report.history_purged)
     with progress("Compared", 100) as show:
-        pace = Pace()
+        pace = Pace("users")
 
         def compared(done: int, total: int) -> None:
-            show(100 * done // max(total, done, 1), f"{done:,} of {total:,}, {pace.words(done, total)}")
+            show(100 * done // max(total, done, 1), pace.words(done, total))
 
         async with redis.connect_feed(redis_url) as client, Feed(database_url) as feed:
             work = Reconcile(feed, Mirror(client), Inspection(client), terms, progress=compared)
@@ -168,7 +168,9 @@ async def _rebase(options: argparse.Namespace, report: Report, database_url: str
                 feed,
                 report,
                 dry_run=options.dry_run,
-                progress=lambda done, total: show(100 * min(done, total) // max(total, 1), f"{done:,} of {total:,}"),
+                progress=lambda done, total: show(
+                    100 * min(done, total) // max(total, 1), f"{done:,} of {total:,} users"
+                ),
             )
     return _verdict(report, report.found, fail=options.fail_on_drift)
 
@@ -220,7 +222,7 @@ async def _catch_up(tailer: Tailer) -> None:
 
 def _print(report: Report, options: argparse.Namespace) -> None:
     if report.error:
-        print(f"{options.program}: {report.error.rstrip('.')}.", file=sys.stderr)
+        print(as_sentence(f"{options.program}: {report.error}"), file=sys.stderr)
     if options.json:
         print(msgspec.json.encode(report).decode())
         return

@@ -283,7 +283,7 @@ def test_a_terminal_shows_a_bar(settings: Settings) -> None:
 
     assert "━" in shown
     assert "s left" in shown
-    assert re.fullmatch(rb"History: 0 rows\nCompared: 150 of 150[^\n]*\n", run(settings).stderr)
+    assert re.fullmatch(rb"History: 0 rows\nCompared: 150 of 150 users, [^\n]*\n", run(settings).stderr)
 
 
 @pytest.mark.usefixtures("loaded")

@@ -27,7 +27,9 @@ from service.errors import (
     StoreBug,
     Unavailable,
     Unsupported,
+    as_sentence,
     explain,
+    on_one_line,
 )
 from service.store import postgres, redis
 
@@ -160,6 +162,32 @@ def test_an_operator_is_told_the_cause_on_one_line() -> None:
     )
     assert explain(after_translation(lacking, writing=True)).endswith("(42501): permission denied for table users")
     assert "There is no such user." == explain(NotFound())
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("refused\n\tIs it running?\n", "refused. Is it running?"),
+        (
+            "All failures were:\n- host a: refused\n- host b: refused",
+            "All failures were: - host a: refused. - host b: refused",
+        ),
+        ("done.\n\n  again", "done. again"),
+        ("one", "one"),
+        ("", ""),
+    ],
+)
+def test_the_lines_of_a_driver_are_sentences(lines: str, told: str) -> None:
+    """One after the other, with a full stop where it has none."""
+    assert told == on_one_line(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("away", "away."), ("away.", "away."), ("is it away?", "is it away?"), ("away\n", "away.")]
+)
+def test_a_sentence_ends_once(text: str, told: str) -> None:
+    """Whatever the driver's words end with."""
+    assert told == as_sentence(text)
 
 
 # redis-py

@@ -37,3 +37,12 @@ def test_a_task_that_fails_is_not_reported_as_ended(capsys: pytest.CaptureFixtur
         fail()
 
     assert "" == capsys.readouterr().err
+
+
+def test_a_pace_names_what_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And does not take what was done before for its own."""
+    moments = iter((100.0, 102.0))
+    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    pace = progress.Pace("users", begun=4000)
+
+    assert "10,000 of 13,000 users, 3,000 users/s, 1 s left" == pace.words(10_000, 13_000)

@@ -1,0 +1,61 @@
+"""
+What could be said every second is said once a minute, by all processes of a service together.
+
+While a store is away every worker finds out again and again, by each of its pools. The processes are forked from one,
+and share a small file without a name: when each thing was last said.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import tempfile
+import time
+import weakref
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SECONDS = 60.0
+_ENTRY = struct.Struct("8sd")
+_ENTRIES = 64
+"""More than there are ways in which two stores can be away at once; the oldest entry gives way."""
+
+
+class Reminders:
+    """When things were last said. Made before the workers are forked, it is theirs, too."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        with tempfile.TemporaryFile() as file:
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+        os.pwrite(self._file, bytes(_ENTRY.size * _ENTRIES), 0)
+
+    def is_due(self, words: str) -> bool:
+        """Whether these words were not said for a minute; they count as said then. O(1), no waiting but for others' turn."""
+        now, key = self._clock(), blake2b(words.encode(errors="replace"), digest_size=8).digest()
+        with self._locked():
+            entries = list(_ENTRY.iter_unpack(os.pread(self._file, _ENTRY.size * _ENTRIES, 0)))
+            place, said_at = next(
+                ((place, at) for place, (known, at) in enumerate(entries) if known == key and at > 0), (None, None)
+            )
+            if said_at is not None and now - said_at < SECONDS:
+                return False
+            if place is None:
+                place = min(range(_ENTRIES), key=lambda number: entries[number][1])
+            os.pwrite(self._file, _ENTRY.pack(key, now), place * _ENTRY.size)
+            return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # Of the process, so that it goes with one that is killed.
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
