@@ -152,7 +152,9 @@ def test_an_alert_says_what_it_means_and_where_to_read_on(rule: Rule) -> None:
     assert all(rule.annotations.values())
     assert rule.labels["severity"] in ("page", "ticket")
     assert re.fullmatch(r"[0-9]+[smh]", rule.lasting)
-    assert f"{RUNBOOK}#{rule.alert.lower()}" == rule.annotations["runbook_url"]
+    assert (
+        f"{{{{ $externalLabels.ladder_docs }}}}/operations.md#{rule.alert.lower()}" == rule.annotations["runbook_url"]
+    )
     sections = dict(re.findall(r"^### (\w+)\n\n(.+?)(?=\n#|\Z)", runbook(), flags=re.MULTILINE | re.DOTALL))
     assert len(sections[rule.alert]) > 100
 
