@@ -24,9 +24,8 @@ def run(checkout: Path, script: str, **named: object) -> tuple[int, str, str]:
 
 def copied(checkout: Path) -> Path:
     """What is run before the dependencies are there."""
-    shutil.copytree(ROOT / "scripts", checkout / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "service/arguments", checkout / "service/arguments")
-    shutil.copy(ROOT / "service/__init__.py", checkout / "service")
+    for folder in ("scripts", "service"):
+        shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "requirements.lock", checkout)
     return checkout
 
