@@ -136,14 +136,6 @@ def test_clients_may_choose_ids(service: Service, user_id: str) -> None:
     assert answer.json() == service.get(f"/users/{user_id}").json()
 
 
-@pytest.mark.parametrize("user_id", [".", "..", "..."])
-def test_an_id_of_dots_is_no_path(service: Service, user_id: str) -> None:
-    """Clients that resolve dots never send these; the service takes them as they are."""
-    user = service.created(fresh_name(), id=user_id)
-
-    assert user == service.raw(request("GET", f"/users/{user_id}")).json()
-
-
 def test_ids_differ_by_case(service: Service) -> None:
     """An id is opaque; only usernames ignore case."""
     lower, upper = service.created(fresh_name(), id="case"), service.created(fresh_name(), id="CASE")
