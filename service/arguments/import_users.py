@@ -42,6 +42,7 @@ exit codes:
   3    some lines were refused, all others were taken
   4    another process imports the same list
   5    a store is unavailable; what was committed stays, and importing the list again goes on
+  6    refused, because the board would lose more than a tenth of its users: see --yes
   130  interrupted; likewise
 """
 
@@ -60,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--anew", action="store_true", help="begin at the first line, even if an import of this list did not end"
+    )
+    parser.add_argument(
+        "--yes",
+        action="store_true",
+        help="let a board of an earlier history lose more than a tenth of its users, unasked",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     stores.add_option(parser)

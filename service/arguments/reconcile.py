@@ -16,6 +16,10 @@ Compare the board in Redis with the users in Postgres and repair what differs, w
   --rebase        after the restore of a dump: give users transactions of this Postgres, so that changes can be followed;
                   begins another history, for which the board is loaded anew, even if nothing was wrong
 
+Before the board would lose more than a tenth of its users, a terminal is asked; without one and without --yes nothing is
+changed, exit code 6. With --incremental, that is when the board is replaced by that of another history, with --rebase
+when it will be, with --full when --force is given or the database is empty.
+
 What each kind of drift means and what to do about it is told in docs/operations.md.
 """
 EPILOG = f"""\
@@ -46,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what is wrong, change nothing")
     parser.add_argument("--fail-on-drift", action="store_true", help="exit 3 for drift even if it was repaired")
     parser.add_argument("--force", action="store_true", help="repair however many users would be removed")
+    parser.add_argument("--yes", action="store_true", help="let the board lose more than a tenth of its users, unasked")
     parser.add_argument("--allow-rewind", action="store_true", help="set users back to older versions of Postgres'")
     parser.add_argument("--lock-busy-ok", action="store_true", help="exit 0 if another one is running")
     parser.add_argument("--json", action="store_true", help="print the report as one line of JSON")

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import msgspec
 
 from service.commands import stores
+from service.commands.consent import foresee, require
 from service.commands.following import following
 from service.embedded import EmbeddedError
 from service.errors import LadderError, Misconfigured, OutcomeUnknown, Unavailable, as_sentence, explain
@@ -27,6 +28,8 @@ from service.logs import configure
 from service.progress import Pace, progress
 from service.ranking.bulk import CHUNK_LINES, Line, Outcome, take, take_deferred
 from service.ranking.deferred import Deferred
+from service.ranking.loss import is_replaced
+from service.ranking.repair import NotSafe
 from service.ranking.tail import Tailer
 from service.rejects import Rejects, StreamedRejects
 from service.settings import SettingsError
@@ -38,7 +41,7 @@ from service.store.migrate import migrate
 from service.store.mirror import Mirror, State
 from service.user_csv import BadList, Record, Scan, UserCsv, scan
 
-_OK, _FAILED, _WRONG, _SOME_REFUSED, _BUSY, _AWAY, _INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+_OK, _FAILED, _WRONG, _SOME_REFUSED, _BUSY, _AWAY, _REFUSED, _INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 _BOARD_SECONDS = 60
 """How long the board may take to show the import, and a second more for every so many users:"""
 _USERS_PER_SECOND = 2_000
@@ -93,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
         code, result.error = _WRONG, explain(error)
     except Busy as error:
         code, result.error = _BUSY, str(error)
+    except NotSafe as error:
+        code, result.error = _REFUSED, str(error)
     except (Unavailable, OutcomeUnknown, EmbeddedError) as error:
         code, result.error = _AWAY, explain(error)
     except BrokenPipeError:
@@ -138,6 +143,7 @@ def _run(options: argparse.Namespace, result: Result) -> None:
         board = asyncio.run(_board(redis_url))
         migrate(database_url)
         asyncio.run(_check_board(board, database_url))
+        _ask_for_board(options, database_url, redis_url)
         with open_intake(database_url, digest=source.scan.digest if source.scan else None) as intake:
             with following(database_url, redis_url):
                 done = _begin(source, intake, rejects, result, anew=options.anew)
@@ -336,6 +342,13 @@ async def _check_board(board: State | None, database_url: str) -> None:
             " if this is the right one, run scripts/reconcile.py --incremental --force first"
         )
         raise Unusable(message)
+
+
+def _ask_for_board(options: argparse.Namespace, database_url: str, redis_url: str) -> None:
+    """Ask before the board of an earlier history is replaced, if it would lose much; raises `NotSafe`."""
+    foreseen = asyncio.run(foresee(database_url, redis_url, lambda source, state, _: is_replaced(state, source)))
+    if foreseen:
+        require(options, "Replacing the board by that of another history", foreseen, redis_url)
 
 
 async def _wait_for_board(database_url: str, redis_url: str, changed: int) -> None:

@@ -16,11 +16,13 @@ import msgspec
 
 from service import failpoints
 from service.commands import stores
+from service.commands.consent import foresee, require
 from service.embedded import EmbeddedError
 from service.errors import LadderError, Misconfigured, StoreBug, Unavailable, as_sentence, explain
 from service.logs import configure
 from service.progress import Pace, progress
 from service.ranking.drift import DRIFTS, Outcome, Report
+from service.ranking.loss import is_replaced
 from service.ranking.rating_history import record
 from service.ranking.rebase import rebase
 from service.ranking.reconcile import LockBusy, Reconcile, admitted
@@ -31,7 +33,7 @@ from service.store import redis
 from service.store.feed import Feed
 from service.store.history import succeeds
 from service.store.inspection import Inspection
-from service.store.mirror import Mirror, Refused
+from service.store.mirror import Mirror, Refused, State
 from service.store.rating_history import RatingHistory
 
 _OK, _FAILED, _WRONG, _DRIFT, _BUSY, _AWAY, _REFUSED, _INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
@@ -55,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
             database_url, redis_url = stack.enter_context(stores.chosen(options.data))
             # Whoever serves requests on this machine goes first.
             os.nice(_NICE)
+            options.may_empty = _may_empty(options, database_url, redis_url)
             is_complete = False
             try:
                 report.exit = asyncio.run(task(options, report, database_url, redis_url))
@@ -74,6 +77,35 @@ def run(options: argparse.Namespace) -> int:
     return report.exit
 
 
+def _may_empty(options: argparse.Namespace, database_url: str, redis_url: str) -> bool:
+    """Whether the board may lose more than a tenth of its users: if that is expected, it is asked for. `NotSafe`."""
+    mode, _ = _task(options)
+
+    def concerns(source: str, state: State, users: int) -> bool:
+        # What is of another history and not forced is refused later on.
+        if mode == "incremental":
+            return is_replaced(state, source) and (options.force or succeeds(source, state.source))
+        if mode == "rebase":
+            return succeeds(source, state.source)
+        return not is_replaced(state, source) and (options.force or not users)
+
+    foreseen = None
+    try:
+        foreseen = asyncio.run(foresee(database_url, redis_url, concerns))
+    except Unavailable:
+        # A dump is also put back while Redis is away.
+        if not (options.rebase and options.yes):
+            raise
+    if foreseen:
+        require(options, _INTENTS[mode], foreseen, redis_url)
+    return bool(options.yes or (foreseen and foreseen.loss.is_large))
+
+
+_INTENTS = {
+    "incremental": "Replacing the board by that of another history",
+    "rebase": "Beginning another history, by whose board this one is replaced",
+    "full": "Removing from the board whom the database does not have",
+}
 _EXPECTED = (KeyboardInterrupt, SettingsError, LockBusy, Refused, NotSafe, EmbeddedError, LadderError, OSError)
 
 
@@ -119,7 +151,7 @@ def _task(options: argparse.Namespace) -> tuple[Literal["full", "incremental", "
 
 
 async def _full(options: argparse.Namespace, report: Report, database_url: str, redis_url: str) -> int:
-    terms = Terms(options.dry_run, options.force, options.allow_rewind)
+    terms = Terms(options.dry_run, options.force, options.allow_rewind, options.may_empty)
     failure = None if options.dry_run else await _keep(report, database_url)
     kept = (report.history_day, report.history_rows, report.history_purged)
     with progress("Compared", 100) as show:

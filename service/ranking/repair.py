@@ -13,6 +13,7 @@ from service import failpoints
 from service.model import Change, UserId, Version
 from service.order import decode
 from service.ranking.drift import DANGEROUS, Finding, Report, judge
+from service.ranking.loss import is_large
 from service.store.inspection import PEEK_IDS
 
 if TYPE_CHECKING:
@@ -39,11 +40,16 @@ class NotSafe(Exception):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What a reconciliation may do: nothing; any number of removals; setting users back to older versions."""
+    """
+    What a reconciliation may do: nothing; any number of repairs; setting users back to older versions.
+
+    `may_empty`: whether the board may lose more than a tenth of its users.
+    """
 
     dry_run: bool = False
     force: bool = False
     allow_rewind: bool = False
+    may_empty: bool = False
 
 
 class _Waiting(Generic[T]):
@@ -88,6 +94,7 @@ class Repairs:
         self._feed, self._inspection = feed, inspection
         self._report, self._terms = report, terms
         self._epoch, self._newest = epoch, newest
+        self._users = users
         self._limit = max(LIMIT, int(users * LIMIT_SHARE))
         self._grace_seconds = grace_seconds
         self._suspects: _Waiting[tuple[UserId, Version | None]] = _Waiting()
@@ -165,6 +172,11 @@ class Repairs:
                 f"more than {self._limit:,} users of the mirror are missing from this Postgres, or older in it: see"
                 " whether it is the right one and complete; --force repairs them all the same"
             )
+            raise NotSafe(message)
+        # Asked for before the pass; here the database has lost them since.
+        may_go_on = self._terms.may_empty or self._terms.dry_run
+        if self._terms.force and is_large(self._report.orphan, self._users) and not may_go_on:
+            message = "more than a tenth of the users of the mirror are missing from this Postgres: this needs --yes"
             raise NotSafe(message)
 
     async def _repair(self, findings: Sequence[Finding]) -> None:

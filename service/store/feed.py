@@ -142,6 +142,16 @@ class Feed:
         asked = [user_id for user_id in ids if _is_possible(user_id)]
         return {row[0] for row in await self._read("present", ids=asked)}
 
+    async def count(self) -> int:
+        """Return how many users there are, about as many if they are many millions. O(n)."""
+        return int((await self._read("count"))[0][0])
+
+    @property
+    def place(self) -> str:
+        """The database that this session leads to, and its server."""
+        info = self.session.info
+        return f"{info.dbname} at {info.host or 'localhost'}:{info.port}"
+
     async def heap(self) -> tuple[str, int]:
         """Return the identity of the users' file, which changes when the table is rewritten, and its pages."""
         ((file, pages),) = await self._read("heap")

@@ -342,6 +342,13 @@ SELECT id, version, rating, username FROM users WHERE id = ANY(%(ids)s::text[]);
 -- Which of these users there are; from the index alone.
 SELECT id FROM users WHERE id = ANY(%(ids)s::text[]);
 
+-- name: count
+-- How many users there are; above a gigabyte of them what Postgres estimates.
+SELECT CASE
+    WHEN pg_relation_size('users') < 1 << 30 THEN (SELECT count(*) FROM users)
+    ELSE (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'users'::regclass)
+END;
+
 -- name: heap
 -- The file of the users, another one after a rewrite of the table, and its pages.
 SELECT pg_relation_filenode('users')::text, pg_relation_size('users') / current_setting('block_size')::int;

@@ -68,7 +68,7 @@ async def reconcile(
                 feed,
                 Mirror(client),
                 inspection(client),
-                Terms(dry_run, force, allow_rewind),
+                Terms(dry_run, force, allow_rewind, may_empty=force),
                 duty=duty,
                 grace_seconds=grace_seconds,
             )

@@ -165,7 +165,7 @@ def test_another_database_is_refused(settings: Settings, board: redis.Redis, sto
         other = msgspec.structs.replace(settings, database_url=stores.url(name))
         assert 6 == report(run(other, mode, "--json"))["exit"]
         assert before == everything(board)
-        assert (0 if mode == "--incremental" else 6) == run(other, mode, "--force").returncode
+        assert (0 if mode == "--incremental" else 6) == run(other, mode, "--force", "--yes").returncode
     finally:
         stores.drop(name)
 
@@ -178,7 +178,7 @@ async def test_another_database_is_forced_beside_a_running_service(settings: Set
         other = msgspec.structs.replace(settings, database_url=stores.url(name))
         async with opened(other) as ladder:
             await ladder.create(NewUser(UserId("ada"), "player-ada", 1500))
-            assert 0 == (await asyncio.to_thread(run, other, "--incremental", "--force")).returncode
+            assert 0 == (await asyncio.to_thread(run, other, "--incremental", "--force", "--yes")).returncode
             await ready(ladder)
         await assert_mirror_equals_ledger(other)
     finally:
@@ -186,14 +186,14 @@ async def test_another_database_is_forced_beside_a_running_service(settings: Set
 
 
 def test_an_emptied_database_is_refused(settings: Settings, ledger: Session, board: redis.Redis) -> None:
-    """6, nobody is removed; 0 with --force."""
+    """6, nobody is removed; 0 with --force and --yes."""
     insert(ledger, 1200)
     assert 0 == run(settings, "--incremental").returncode
     bypassing(ledger, "DELETE FROM users")
 
     assert 6 == run(settings).returncode
     assert 1200 == board.zcard(BOARD)
-    assert 0 == run(settings, "--force").returncode
+    assert 0 == run(settings, "--force", "--yes").returncode
     assert 0 == board.zcard(BOARD)
 
 
