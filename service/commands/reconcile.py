@@ -93,8 +93,9 @@ def _may_empty(options: argparse.Namespace, database_url: str, redis_url: str) -
     try:
         foreseen = asyncio.run(foresee(database_url, redis_url, concerns))
     except Unavailable:
-        # A dump is also put back while Redis is away.
-        if not (options.rebase and options.yes):
+        # The history of ratings is written while Redis is away, and a pass that finds it back removes no tenth unasked.
+        # A dump is also put back then.
+        if mode == "incremental" or (mode == "rebase" and not options.yes):
             raise
     if foreseen:
         require(options, _INTENTS[mode], foreseen, redis_url)
