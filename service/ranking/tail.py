@@ -156,7 +156,7 @@ class Tailer:
                 if state is not None:
                     progress(state.users)
                     if asked is None or asked.run != state.run:
-                        # Its times are of another server's clock.
+                        # Times of two servers' clocks cannot be compared.
                         asked = state
                     elif state.ready and self._usable(state) and state.applied_since(asked.now_ms):
                         return
@@ -173,7 +173,8 @@ class Tailer:
         try:
             state = await self._mirror.state()
             if state is not None and self._examined_run not in ("", state.run):
-                # Another server has taken over: its settings are its own. One that is not fed is not read.
+                # Another server has taken over, with settings of its own. It must not be stamped before they are
+                # examined: until then its lag is unknown, and no rank is read from it.
                 await self._examine_redis()
             await self._check_clock(feed, state)
             if not self._usable(state):

@@ -1,10 +1,10 @@
 """
-A connection to Redis that knows which server it leads to, and is made anew when that may not be the right one.
+A connection to Redis that knows which server it leads to, and is replaced when that may be the wrong one.
 
-A proxy, a DNS name or a Service can lead to another server from one moment to the next, while the connections that were
-made before stay with the old one: by then a replica, which takes no writes, or a master that nobody else writes to.
-So a connection is replaced when it is old, and at once when an answer raises doubt: all connections of this process to
-that address which were made before.
+A proxy, a DNS name or a Kubernetes Service can switch to another server at any moment, while existing connections stay
+on the old one. By then that is a replica, which takes no writes, or a master cut off from the other processes.
+So a connection is replaced when it reaches a certain age; and when an answer raises doubt about the address, all older
+connections of this process to it are replaced.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from service.store.redis import Client
 
 MOST_SECONDS = 300.0
-"""How long a connection is used, for switches that no answer gives away; up to a fifth shorter, so that not all end at once."""
+"""The longest a connection is used, at random up to a fifth less. It bounds the effect of a switch that no answer reveals."""
 DOUBT_SECONDS = 1.0
-"""How often doubt replaces connections: as long as nothing is mended, the new ones raise it again."""
+"""The shortest time between two replacements: until the fault is mended, new connections raise doubt again."""
 
 _RUN = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 
@@ -36,14 +36,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Address:
-    """What all connections of this process to one URL share: when they were last doubted, and the server they met last."""
+    """What all connections of this process to one URL share: the time of the last doubt, and the server seen last."""
 
     def __init__(self) -> None:
         self.doubted_at = -math.inf
         self.run = ""
 
     def doubt(self) -> None:
-        """Have each connection that was made before now replaced when it is needed next. O(1)."""
+        """Have every connection that exists now replaced before its next use. O(1)."""
         now = time.monotonic()
         if now - self.doubted_at >= DOUBT_SECONDS:
             self.doubted_at = now
@@ -53,32 +53,35 @@ _addresses: dict[str, Address] = {}
 
 
 class ServerConnection(AbstractConnection):
-    """What is added to each of redis-py's kinds of connection; `address` belongs to the class that is made of both."""
+    """
+    Mixed into the pool's connection class, whichever transport that is; `address` is set on the resulting class.
+
+    `run` is the run_id of the server, "" if the server does not report it.
+    """
 
     address: Address
     run = ""
-    """The run_id of the server, "" if it does not tell it."""
     _made_at = _ends_at = -math.inf
 
     async def connect(self) -> None:
-        """Connect if there is no connection, or one that must not be used any more. The pool calls this before each use."""
+        """Connect, or replace a connection that is too old or in doubt. The pool calls this before each use."""
         now = time.monotonic()
         if self.is_connected and (now >= self._ends_at or self._made_at <= self.address.doubted_at):
             await self.disconnect(nowait=True)
         if not self.is_connected:
-            # Before it is made: where the address led a moment later, it may not lead.
+            # Taken before connecting: doubt raised while the connection is being made must replace it, too.
             self._made_at = now
             self._ends_at = now + MOST_SECONDS * random.uniform(0.8, 1)  # noqa: S311  nothing secret
         await super().connect()  # type: ignore[no-untyped-call]  # theirs
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
-        """Sign in, and learn which server this is: what it answers from now on is its own."""
+        """Do the handshake, and learn the run_id of the server."""
         await super().on_connect_check_health(check_health)
         await self.send_command("INFO", "server", check_health=False)
         try:
             told = await self.read_response()
         except ResponseError:
-            # A managed Redis may forbid it.
+            # A managed Redis may forbid INFO.
             told = b""
         found = _RUN.search(told if isinstance(told, bytes) else b"")
         self.run = found[1].decode() if found else ""
@@ -99,7 +102,7 @@ def _words(command: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def prepare(client: Client, url: str) -> None:
-    """Have a client make such connections; before its first."""
+    """Make a client open connections of this kind. Call it before the client's first command."""
     pool = client.connection_pool
     pool.connection_class = type(
         "ServerConnection",
@@ -114,7 +117,7 @@ def run_of(connection: AbstractConnection) -> str:
 
 
 def doubt(client: Client) -> None:
-    """Have all connections of this process to the client's address replaced: they may lead to the wrong server."""
+    """Replace all connections of this process to the client's address: they may lead to the wrong server."""
     kind = client.connection_pool.connection_class
     if issubclass(kind, ServerConnection):
         kind.address.doubt()

@@ -81,9 +81,9 @@ Command = tuple[Any, ...]
 
 class Caller(msgspec.Struct, frozen=True):
     """
-    The first argument of a script that must know who calls: the history of Postgres that the caller believes.
+    The first argument of a script that checks its caller: the history of Postgres that the caller reads.
 
-    It is sent with the run_id of the server that the call goes to, which only the connection knows.
+    The run_id of the server is appended when the call is sent, because it belongs to the connection.
     """
 
     source: str
@@ -101,7 +101,7 @@ async def pipeline(client: Client, commands: Sequence[Command]) -> list[Any]:
             replies = await _send(client, connection, commands)
             refused = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
             if refused:
-                # To the same server: behind an address that was just led elsewhere another one may lack them, too.
+                # Over the same connection: another one may lead to another server, which may lack the scripts, too.
                 await _send(client, connection, [("SCRIPT", "LOAD", script.text) for script in ALL])
                 again = await _send(client, connection, [commands[index] for index in refused])
                 for index, reply in zip(refused, again, strict=True):
@@ -118,7 +118,7 @@ async def transaction(client: Client, commands: Sequence[Command]) -> tuple[str,
     """
     with _calling(client, commands):
         async with client.pipeline(transaction=True) as pipe:
-            # The pipeline gives it back.
+            # The pipeline releases it.
             pipe.connection = await client.connection_pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
             run = run_of(pipe.connection)
             for command in commands:
@@ -135,20 +135,20 @@ def _calling(client: Client, commands: Sequence[Command]) -> Iterator[None]:
         try:
             yield
         except (ReadOnlyError, MasterDownError, BusyLoadingError):
-            # No master says so: its address may lead to another server by now.
+            # A master never answers this, so the address may lead to another server by now.
             doubt(client)
             raise
 
 
 @asynccontextmanager
 async def _connected(client: Client) -> AsyncIterator[Connection]:
-    """Lend a connection for the block; one that fails has closed itself by then."""
+    """Hold one connection for the block. A connection on which a call failed has closed itself by its end."""
     pool = client.connection_pool
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
     try:
         yield connection
     finally:
-        # Cancelled halfway, the pool would count it as lent for ever.
+        # Shielded, because a release that is cancelled halfway would leave the connection counted as in use.
         await asyncio.shield(pool.release(connection))
 
 

@@ -194,7 +194,7 @@ class Mirror:
             raise NotReady
         if reply[2] >= 0:
             return Board(reply[1], reply[2])
-        # This may be the server that the address led to before.
+        # The connection may lead to a server that was the master earlier.
         doubt(self._client)
         return Board(reply[1])
 
@@ -293,7 +293,7 @@ class Mirror:
         """Return whether this Redis is set as a mirror must be; raises `Unavailable`."""
         verdict = await redis_settings.examine(self._client)
         if verdict.is_replica:
-            # It may have been the master when the connection was made. A new one leads where the address does now.
+            # It may have been the master when the connection was made: ask again over a new connection.
             doubt(self._client)
             verdict = await redis_settings.examine(self._client)
         return verdict

@@ -121,7 +121,7 @@ def translate(error: BaseException) -> Exception:
     if text.startswith(_NO_SUCH_DATABASE):
         return Misconfigured("REDIS_URL names a database that this Redis does not have")
     if isinstance(error, exceptions.ReadOnlyError) or text.startswith("READONLY "):
-        # It answers at once, so nobody waits for it: leaving it alone would only delay the return after a failover.
+        # Not a failure for the circuit breaker: the answer is immediate, and an open breaker would delay the recovery.
         return NotReady("this Redis is a replica now, and takes no writes")
     if isinstance(error, _TRANSIENT_CLASSES) or text.startswith(_TRANSIENT_WORDS):
         return Unavailable(f"Redis cannot be used now ({type(error).__name__})")

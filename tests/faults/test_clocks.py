@@ -49,7 +49,7 @@ HEALED_SECONDS = 5.0
 
 @contextlib.asynccontextmanager
 async def feeding(settings: Settings, *, alive: bool) -> AsyncIterator[Tailer | None]:
-    """Leave the feeding to the service, or take the lock, so that nobody feeds but the test, once at first."""
+    """Leave the feeding to the service; or take the lock, so that only the test feeds, once at first."""
     if alive:
         yield None
         return
@@ -71,7 +71,7 @@ async def cycle(tailer: Tailer, settings: Settings) -> bool:
 
 
 def take_over(holder: psycopg.Connection[tuple[object, ...]]) -> None:
-    """Take the lock from the process that feeds, which finds its session ended; nobody feeds from here on."""
+    """Take the lock from the process that feeds, whose session is ended; no process feeds from here on."""
     holder.execute("SET lock_timeout = '10s'")
     pid = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = %s::bigint & 4294967295"
     with psycopg.connect(holder.info.dsn, autocommit=True) as killer:
@@ -97,7 +97,7 @@ class Reader:
         self._written[user_id] = (rating, time.monotonic())
 
     async def read_for(self, seconds: float, *ladders: Ladder) -> None:
-        """Read whoever was rated, also by other processes."""
+        """Read every user that was rated, in other processes, too."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for ladder in (self._ladder, *ladders):
@@ -142,8 +142,8 @@ async def serving(
 @pytest.mark.parametrize(
     ("behind", "fed", "wait"),
     [
-        pytest.param(30, False, 0.0, id="30 s behind, nobody feeds"),
-        pytest.param(1, False, 1.3, id="1 s behind, nobody feeds"),
+        pytest.param(30, False, 0.0, id="30 s behind, no tailer"),
+        pytest.param(1, False, 1.3, id="1 s behind, no tailer"),
         pytest.param(4, True, 0.0, id="4 s behind"),
     ],
 )

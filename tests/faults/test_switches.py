@@ -1,4 +1,4 @@
-"""The address of Redis leads to another server, while connections to the one before stay open: nobody restarts anything."""
+"""The address of Redis leads to another server, while connections to the previous one stay open; no process is restarted."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ async def test_a_switch_that_connections_survive_heals_within_seconds(
     """
     Ranks come from Redis and writes are `applied` in every process, and the new master is fed.
 
-    The master that was is a replica by then, to which everybody is still connected. Looked at more often, by
-    whichever connection, it gives no reason to leave the new one alone.
+    The old master is a replica by then, and all connections still lead to it. However often its settings are examined
+    over these, the new master is not withheld.
     """
     monkeypatch.setattr(tail, "EXAMINE_SECONDS", examined)
     with redis_pair() as pair, capture_logs() as logs:
@@ -131,7 +131,7 @@ async def test_a_switch_that_connections_survive_heals_within_seconds(
 async def test_a_switch_that_comes_after_the_demotion_heals_as_fast(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, examined: float
 ) -> None:
-    """Refusals of a replica, however many there were meanwhile, have nobody leave its successor alone."""
+    """The refusals of the replica in between do not open the circuit breaker, which would delay the recovery."""
     monkeypatch.setattr(tail, "EXAMINE_SECONDS", examined)
     with redis_pair() as pair:
         async with switchable(pair, "proxy") as (url, lead_to_second), served(settings, url, pair) as clients:
