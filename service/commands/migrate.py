@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from service.errors import LadderError, Misconfigured, Unavailable, as_sentence, explain
@@ -13,11 +14,15 @@ from service.store.migrate import migrate
 
 def run(_: argparse.Namespace) -> int:
     """Apply what is pending, and say what that was; returns the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if os.environ.get("REDIS_URL"):
             # Not needed here, but a slip in it would stop the service that is started next.
             read_variable("redis_url", os.environ)
         applied = migrate(read_variable("database_url", os.environ), waiting=_say)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2

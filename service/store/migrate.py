@@ -71,9 +71,9 @@ def migrate(database_url: str, *, directory: Path = DIRECTORY, waiting: Callable
 
 
 def check(database_url: str) -> None:
-    """Raise `Misconfigured` if a session of this database cannot be relied on, `Unavailable` if there is none."""
-    with translated():
-        Session(database_url).connect().close()
+    """Raise `Misconfigured` if this database can never be used as it is, `Unavailable` if it cannot be reached."""
+    with translated(), closing(Session(database_url).connect(autocommit=True)) as connection:
+        _refuse_elsewhere(connection)
 
 
 class _Patience:
@@ -124,7 +124,7 @@ def _refuse_elsewhere(connection: psycopg.Connection) -> None:
     if rows:
         ours, found = rows[0]
         message = (
-            f"the tables are in the schema {found}, but sessions use {ours}: name that schema in DATABASE_URL"
-            f" (options=-csearch_path%3D{found})"
+            f"DATABASE_URL names a database whose tables are in the schema {found}, but sessions use {ours}: add"
+            f" options=-csearch_path%3D{found} to it"
         )
         raise Misconfigured(message)

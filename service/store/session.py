@@ -168,12 +168,15 @@ class Session:
         pid, role, schema, _ = row or (0, "", None, 0)
         if role != "origin":
             message = (
-                f"session_replication_role is {role} for this role or database, so the triggers that the service relies"
-                " on would not run: reset it (ALTER ROLE ... RESET, ALTER DATABASE ... RESET)"
+                f"DATABASE_URL names a role or a database with session_replication_role = {role}, in which triggers do"
+                " not run: reset it (ALTER ROLE ... RESET session_replication_role, likewise ALTER DATABASE)"
             )
             raise Misconfigured(message)
         if schema is None:
-            message = f"this database has no schema {self._schema}, or this role may not use it (GRANT USAGE ON SCHEMA)"
+            message = (
+                f"DATABASE_URL names a database without the schema {self._schema}, or a role that may not use it"
+                " (GRANT USAGE ON SCHEMA)"
+            )
             raise Misconfigured(message)
         return int(pid)
 
@@ -220,7 +223,7 @@ def connecting() -> Iterator[None]:
         if _NO_OPTIONS.search(str(error)):
             raise Misconfigured(POOLER) from error
         if _NO_CONVERSION.search(str(error)):
-            message = "the database must have an encoding that Postgres converts to UTF8"
+            message = "DATABASE_URL names a database whose encoding Postgres does not convert to UTF8"
             raise Misconfigured(message) from error
         raise
 

@@ -6,7 +6,9 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,9 +42,16 @@ def own_pgbouncer(postgres: OwnPostgres, mode: str, **settings: str) -> Iterator
         os.chown(folder, postgres.account.uid, postgres.account.gid)
     process = spawn([program, "-q", "ini"], death_signal=signal.SIGKILL, account=postgres.account, cwd=folder)
     try:
-        wait_until(lambda: (folder / ".s.PGSQL.6432").exists() or process.poll() is not None)
+        wait_until(lambda: _listens(folder / ".s.PGSQL.6432"))
         yield f"postgresql://postgres@/postgres?host={str(folder).replace('/', '%2F')}&port=6432"
     finally:
         process.kill()
         process.wait()
         shutil.rmtree(folder)
+
+
+def _listens(path: Path) -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(path))
+        return True
+    return False
