@@ -9,8 +9,8 @@ from playwright.sync_api import expect
 
 from tests.api.serving import Service
 
-from .test_hostile import NARROW, WIDE, findings
-from .visit import Visit
+from .test_hostile import findings
+from .visit import NARROW, WIDE, Visit
 
 Visiting = Callable[..., Visit]
 
