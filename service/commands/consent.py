@@ -29,11 +29,11 @@ class Foreseen(NamedTuple):
     database: str
 
 
-async def foresee(database_url: str, redis_url: str, concerns: Callable[[str, State, int], bool]) -> Foreseen | None:
+async def foresee(database_url: str, redis_url: str, concerns: Callable[[str, State, bool], bool]) -> Foreseen | None:
     """
     Find out what the board would lose, if there is one with users on it and the command `concerns` it.
 
-    That is asked with the history of the database, what the board says of itself, and the number of users in the database.
+    That is asked with the history of the database, what the board says of itself, and whether the database is empty.
     """
     async with redis.connect_feed(redis_url) as client, Feed(database_url) as feed:
         state = await Mirror(client).state()
@@ -42,7 +42,7 @@ async def foresee(database_url: str, redis_url: str, concerns: Callable[[str, St
         except StoreBug:
             # The command itself says what is wrong with this database.
             return None
-        if state is None or not state.users or not concerns(source, state, await feed.count()):
+        if state is None or not state.users or not concerns(source, state, await feed.is_empty()):
             return None
         with progress("Looked up", state.users) as show:
             try:

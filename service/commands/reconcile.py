@@ -81,13 +81,13 @@ def _may_empty(options: argparse.Namespace, database_url: str, redis_url: str) -
     """Whether the board may lose more than a tenth of its users: if that is expected, it is asked for. `NotSafe`."""
     mode, _ = _task(options)
 
-    def concerns(source: str, state: State, users: int) -> bool:
+    def concerns(source: str, state: State, is_empty: bool) -> bool:
         # What is of another history and not forced is refused later on.
         if mode == "incremental":
             return is_replaced(state, source) and (options.force or succeeds(source, state.source))
         if mode == "rebase":
             return succeeds(source, state.source)
-        return not is_replaced(state, source) and (options.force or not users)
+        return not is_replaced(state, source) and (options.force or is_empty)
 
     foreseen = None
     try:

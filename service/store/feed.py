@@ -146,6 +146,10 @@ class Feed:
         """Return how many users there are, about as many if they are many millions. O(n)."""
         return int((await self._read("count"))[0][0])
 
+    async def is_empty(self) -> bool:
+        """Return whether there is no user at all."""
+        return bool((await self._read("is_empty"))[0][0])
+
     @property
     def place(self) -> str:
         """The database that this session leads to, and its server."""

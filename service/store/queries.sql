@@ -349,6 +349,10 @@ SELECT CASE
     ELSE (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = 'users'::regclass)
 END;
 
+-- name: is_empty
+-- Whether there is no user at all.
+SELECT NOT EXISTS (SELECT FROM users);
+
 -- name: heap
 -- The file of the users, another one after a rewrite of the table, and its pages.
 SELECT pg_relation_filenode('users')::text, pg_relation_size('users') / current_setting('block_size')::int;
