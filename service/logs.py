@@ -31,8 +31,6 @@ _WAITING = ("migrate.waiting", "start.waiting", "tail.interrupted")
 _NO_WORDS = re.compile(r"Postgres (has no connection to spare|did not answer in time)")
 """What follows when there is no connection, and tells less of the reason than whoever tried to connect."""
 _POOL_TRIED = re.compile(r"error connecting in '\w+': (.*)", re.DOTALL)
-_TELLING = 200
-"""Characters by which two reasons are told from each other; more may be cut off."""
 _reminders: Reminders | None = None
 """Made by the process that the workers are forked from."""
 
@@ -91,12 +89,13 @@ def _once_a_minute(_: object, __: str, event: structlog.typing.EventDict) -> str
 
 
 def _is_due(reason: str) -> bool:
+    """Whether that reason was not said for a minute; the driver's first sentence tells it from others."""
     if _reminders is None:
         return True
     if _NO_WORDS.match(reason):
         return _reminders.is_due("Postgres")
     store, _, words = reason.partition(": ")
-    is_due = _reminders.is_due((words or store)[:_TELLING])
+    is_due = _reminders.is_due((words or store).partition(". ")[0])
     if is_due and store.startswith("Postgres"):
         _reminders.is_due("Postgres")
     return is_due
