@@ -36,8 +36,7 @@ def refusal(host: str, port: int) -> str | None:
         for address in found:
             with socket.socket(address.family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if address.family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                # Of both families if it is all addresses of IPv6, just as the server's.
                 probe.bind(address.sockaddr)
     except (OSError, UnicodeError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:

@@ -183,6 +183,9 @@ def _host(text: str) -> str:
     if any(not character.isprintable() or character in " /@[]%" for character in text):
         message = f"must be an address without brackets and zone, or a host name, not {text!r}"
         raise ValueError(message)
+    if re.fullmatch(r"[^:]*:[0-9]{1,5}", text):
+        message = f"must be an address or a host name without a port, which is for PORT, not {text!r}"
+        raise ValueError(message)
     return text.lower() if text.lower() == "localhost" else text
 
 

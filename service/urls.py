@@ -59,7 +59,8 @@ def postgres_url(text: str) -> str:
     try:
         parts = {name: str(value) for name, value in conninfo_to_dict(text).items()}
     except Error:
-        message = "must be a URL that Postgres' own library takes"
+        wrong = "have sslmode instead of ssl" if "ssl=" in query else "be a URL that Postgres' own library takes"
+        message = f"must {wrong}"
         raise ValueError(message) from None
     for name in _POSTGRES_NUMBERS:
         if not re.fullmatch(r"[0-9]{1,9}", parts.get(name, "0")):
@@ -173,6 +174,9 @@ def _take_apart(text: str, schemes: Collection[str]) -> tuple[str, str, str]:
         raise ValueError(message)
     if any(not character.isprintable() or character == " " for character in text):
         message = "must be text in UTF-8 without blanks and control characters: a space is written as %20"
+        raise ValueError(message)
+    if "${" in rest:
+        message = "must have ${ written as %24%7B, unless a variable should have been put in its place"
         raise ValueError(message)
     if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
         message = "must have % written as %25 in a password or elsewhere"

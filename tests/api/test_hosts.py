@@ -66,6 +66,18 @@ def connects(host: str, port: int) -> bool:
     return False
 
 
+@needs_ipv6
+@pytest.mark.parametrize("taken", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_a_port_that_is_taken_in_one_family_is_in_use_for_all_addresses(taken: str) -> None:
+    """The server listens on both families then."""
+    family = socket.AF_INET6 if ":" in taken else socket.AF_INET
+    with socket.create_server((taken, 0), family=family) as other:
+        port = other.getsockname()[1]
+
+        assert listening.refusal("::", port) == f"Port {port} on :: is in use: choose another one."
+        assert listening.refusal("localhost", port) == f"Port {port} on localhost is in use: choose another one."
+
+
 def test_without_both_families_localhost_is_the_older_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a system that has no IPv6, or does not let a socket be tied to a device."""
     monkeypatch.delattr(socket, "SO_BINDTODEVICE", raising=False)
