@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from service.store.redis import Client
 
 MOST_SECONDS = 300.0
-"""The longest a connection is used, at random up to a fifth less. It bounds the effect of a switch that no answer reveals."""
+"""The longest that a connection is used, at random up to a fifth less: the bound for a switch that no answer reveals."""
 DOUBT_SECONDS = 1.0
 """The shortest time between two replacements: until the fault is mended, new connections raise doubt again."""
 
