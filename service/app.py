@@ -103,7 +103,8 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
     history = History()
     postgres = Postgres(settings.database_url, history=history)
     answers, feeding = redis.connect(settings.redis_url), redis.connect_feed(settings.redis_url)
-    tailer = Tailer(settings.database_url, Mirror(feeding), history=history)
+    confirms = settings.board_takeover == "confirm"
+    tailer = Tailer(settings.database_url, Mirror(feeding), history=history, confirms=confirms)
     ledger, mirror = Ledger(postgres), Mirror(answers)
     sampler = Sampler(
         ledger,

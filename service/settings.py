@@ -18,6 +18,7 @@ T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MAX_WORKERS = 64
 LogLevel = Literal["debug", "info", "warning", "error"]
+BoardTakeover = Literal["auto", "confirm"]
 _LONGEST_PATH = 200
 # Neither empty segments, which would make a host of the next one, nor dots, which clients resolve.
 _PUBLIC_PATH = re.compile(r"((?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~@:+-]+)*)/?\Z")
@@ -41,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
     redis_url: str
     """The mirror: `redis://`, `rediss://`, `valkey://`, `valkeys://` or `unix://`, Redis 7.0 or Valkey 7.2 or newer, the master."""
+    board_takeover: BoardTakeover = "auto"
+    """Whether a board of an earlier history of the database, which nothing feeds any more, is replaced at once (`auto`) or only by `scripts/reconcile.py --incremental --force` (`confirm`, for copies of production)."""
     host: str = "127.0.0.1"
     """The address to listen on, or a name for one; `localhost` is both 127.0.0.1 and ::1. Anything but loopback needs `API_KEYS` or `ALLOW_ANONYMOUS_WRITES`."""
     port: int = 8080
@@ -99,6 +102,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             )
             raise SettingsError(message)
         return settings
+
+
+def confirms_takeover(env: Mapping[str, str]) -> bool:
+    """Whether BOARD_TAKEOVER is `confirm`, for programs that need few settings; raises `SettingsError`."""
+    return bool(env.get("BOARD_TAKEOVER")) and read_variable("board_takeover", env) == "confirm"
 
 
 def read_variable(name: str, env: Mapping[str, str]) -> Any:
@@ -170,6 +178,13 @@ def _flag(text: str) -> bool:
         message = f"must be true or false, not {text!r}"
         raise ValueError(message)
     return text == "true"
+
+
+def _takeover(text: str) -> str:
+    if text not in get_args(BoardTakeover):
+        message = f"must be one of {', '.join(get_args(BoardTakeover))}, not {text!r}"
+        raise ValueError(message)
+    return text
 
 
 def _level(text: str) -> str:
@@ -246,6 +261,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "port": _whole(1, 65535),
     "workers": _whole(1, _MAX_WORKERS),
     "log_level": _level,
+    "board_takeover": _takeover,
     "migrate_on_start": _flag,
     "allow_anonymous_writes": _flag,
     "cursor_secret": _secret,

@@ -32,7 +32,7 @@ from service.ranking.loss import is_replaced
 from service.ranking.repair import NotSafe
 from service.ranking.tail import Tailer
 from service.rejects import Rejects, StreamedRejects
-from service.settings import SettingsError
+from service.settings import SettingsError, confirms_takeover
 from service.store import redis
 from service.store.bulk import Busy, Intake, Progress, open_intake
 from service.store.feed import Feed
@@ -356,7 +356,7 @@ async def _wait_for_board(database_url: str, redis_url: str, changed: int) -> No
     try:
         with progress("Board", None) as report:
             async with redis.connect_feed(redis_url) as client, asyncio.timeout(seconds):
-                tailer = Tailer(database_url, Mirror(client))
+                tailer = Tailer(database_url, Mirror(client), confirms=confirms_takeover(os.environ))
                 await tailer.catch_up(progress=lambda users: report(users, f"{users:,} users"))
     except (TimeoutError, Unavailable) as error:
         reason = f"not within {seconds:.0f} s" if isinstance(error, TimeoutError) else str(error)

@@ -27,8 +27,8 @@ from service.ranking.rating_history import record
 from service.ranking.rebase import rebase
 from service.ranking.reconcile import LockBusy, Reconcile, admitted
 from service.ranking.repair import NotSafe, Terms
-from service.ranking.tail import Tailer
-from service.settings import SettingsError
+from service.ranking.tail import Contested, Tailer
+from service.settings import SettingsError, confirms_takeover
 from service.store import redis
 from service.store.feed import Feed
 from service.store.history import succeeds
@@ -227,7 +227,12 @@ async def _incremental(options: argparse.Namespace, report: Report, database_url
             )
             raise NotSafe(message)
         if not options.dry_run:
-            await _catch_up(Tailer(database_url, mirror))
+            try:
+                await _catch_up(
+                    Tailer(database_url, mirror, confirms=confirms_takeover(os.environ)), force=options.force
+                )
+            except Contested as error:
+                raise NotSafe(str(error)) from error
             state = await mirror.state()
         if state is None:
             return _DRIFT
@@ -236,7 +241,7 @@ async def _incremental(options: argparse.Namespace, report: Report, database_url
         return _OK if state.ready and state.intact and is_fresh else _DRIFT
 
 
-async def _catch_up(tailer: Tailer) -> None:
+async def _catch_up(tailer: Tailer, *, force: bool) -> None:
     with progress("Board", None) as show:
         try:
             async with asyncio.timeout(_STUCK_SECONDS) as deadline:
@@ -247,7 +252,7 @@ async def _catch_up(tailer: Tailer) -> None:
                     if tailer.leading:
                         deadline.reschedule(asyncio.get_running_loop().time() + _STUCK_SECONDS)
 
-                await tailer.catch_up(progress=brought)
+                await tailer.catch_up(progress=brought, force=force)
         except TimeoutError as error:
             message = f"another process feeds the board and did not bring it up to date in {_STUCK_SECONDS} s"
             raise LockBusy(message) from error

@@ -8,7 +8,8 @@ tail replays exactly the gap. Each cycle starts from what Redis says, never from
 remembers.
 
 A board that is missing, damaged, of another layout or of an earlier history of the same Postgres is loaded anew;
-it is `ready` only when the load and the tail behind it are through. A board of another database is left alone.
+it is `ready` only when the load and the tail behind it are through. A board of another database is left alone, and one
+that another history still feeds is, too (`vacancy`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import structlog
 from service import failpoints, metrics
 from service.errors import LadderError, Misconfigured, Unavailable, explain
 from service.ranking.load import load
+from service.ranking.vacancy import Vacancy
 from service.store.feed import Feed
 from service.store.history import ANY_SOURCE, NO_SOURCE, History, succeeds
 from service.store.keys import LAYOUT
@@ -47,6 +49,10 @@ class Withheld(Unavailable):
     """Nothing is fed until somebody decides; the message tells an operator what."""
 
 
+class Contested(Withheld):
+    """The board belongs to another history of the same database, which may still be the right one."""
+
+
 class Tailer:
     """
     Keeps one mirror equal to one database.
@@ -55,13 +61,19 @@ class Tailer:
     `believed` with every call, so that a board of another history is not read: that is whichever history was seen
     last by any connection of this process, kept in `history`. Until Postgres has been asked no board is believed,
     and while it cannot be reached from the start any is (""), because then there is nothing to compare it with.
-    `withheld` is why the board may not be used at all until an operator decides, "" if it may.
+    `withheld` is why the board may not be used at all until an operator decides, "" if it may. With `confirms` a board
+    of another history is never replaced without an operator.
     """
 
-    def __init__(self, database_url: str, mirror: Mirror, *, history: History | None = None) -> None:
+    def __init__(
+        self, database_url: str, mirror: Mirror, *, history: History | None = None, confirms: bool = False
+    ) -> None:
         self._database_url = database_url
         self._mirror = mirror
         self._history = history or History()
+        self._confirms = confirms
+        self._vacancy = Vacancy()
+        self._token = ""
         self.source = NO_SOURCE
         self.leading = False
         self._reported = ""
@@ -104,7 +116,7 @@ class Tailer:
         if (reason := explain(error)) != self._reported:
             self._reported = reason
             event = "mirror.withheld" if isinstance(error, Withheld) else "tail.interrupted"
-            _log.warning(event, reason=self._reported)
+            (_log.error if isinstance(error, Contested) else _log.warning)(event, reason=self._reported)
 
     def _report_defect(self, error: Exception) -> None:
         # Once as well: a server that answers nonsense makes every cycle fail in the same way.
@@ -132,11 +144,12 @@ class Tailer:
             else:
                 await asyncio.sleep(POLL_SECONDS if self.leading else STANDBY_SECONDS)
 
-    async def catch_up(self, *, progress: Callable[[int], None] = lambda _: None) -> None:
+    async def catch_up(self, *, progress: Callable[[int], None] = lambda _: None, force: bool = False) -> None:
         """
         Return when everything that is committed now is on the board, whoever brings it there.
 
-        A board of another database is replaced: whoever calls this has made sure that this is the right one.
+        A board of another database is replaced: whoever calls this has made sure that this is the right one. One that
+        another history of this database feeds is replaced only with `force`, else `Contested` is raised.
         `progress` is called with the number of users on the board. Raises `Unavailable`; set a deadline
         around it if somebody else leads who may be stuck.
         """
@@ -150,8 +163,10 @@ class Tailer:
                 # Also keeps the session from falling silent, which would end it.
                 self.leading = self.leading or await feed.try_lock()
                 # Whoever leads leaves another database's board alone, and goes on with it as soon as it is this one's.
-                if self.leading or (state is not None and not succeeds(self.source, state.source)):
-                    await self.cycle(feed, progress=progress, any_board=True)
+                is_left = state is not None and not succeeds(self.source, state.source)
+                is_forced = force and state is not None and state.source != self.source
+                if self.leading or is_left or is_forced:
+                    await self.cycle(feed, progress=progress, any_board=True, force=force)
                 state = await self._mirror.state()
                 if state is not None:
                     progress(state.users)
@@ -163,12 +178,18 @@ class Tailer:
                 await asyncio.sleep(POLL_SECONDS / 5)
 
     async def cycle(
-        self, feed: Feed, *, progress: Callable[[int], None] = lambda _: None, any_board: bool = False
+        self,
+        feed: Feed,
+        *,
+        progress: Callable[[int], None] = lambda _: None,
+        any_board: bool = False,
+        force: bool = False,
     ) -> None:
         """
         Bring the board up to date once: load it if it must be, then everything committed since.
 
-        Raises `Withheld` if that must not be, as for the board of another database unless `any_board` may go.
+        Raises `Withheld` if that must not be, as for the board of another database unless `any_board` may go. Does
+        nothing while it is not known yet whether another history feeds the board, unless `force`.
         """
         try:
             state = await self._mirror.state()
@@ -184,6 +205,8 @@ class Tailer:
                         " and is left alone: correct that, or run scripts/reconcile.py --incremental --force"
                     )
                     raise Withheld(message)
+                if not (force or self._may_take(state)):
+                    return
                 await self._examine_redis()
                 state = await self._begin(feed, state)
             token = state.token
@@ -195,6 +218,30 @@ class Tailer:
             # Redis fell back, was flushed, or somebody else feeds: the next cycle asks it what it has.
             metrics.TAIL_REFUSED.inc()
             _log.info("tail.refused")
+
+    def _may_take(self, state: State | None) -> bool:
+        """Whether a board may be loaded anew now, False when a later look tells; raises `Contested`."""
+        if state is not None and state.source == self.source:
+            return True
+        way_on = "if it is the one to go on, run scripts/reconcile.py --incremental --force"
+        if self._confirms and state is not None:
+            message = (
+                f"the board mirrors another history ({state.source}) than DATABASE_URL leads to ({self.source}), and"
+                f" BOARD_TAKEOVER is confirm: {way_on}"
+            )
+            raise Contested(message)
+        # Nothing has fed it since this process did: its own database failed over.
+        if state is not None and self._token == state.token:
+            return True
+        if self._vacancy.look(state):
+            return True
+        if self._vacancy.is_fed:
+            message = (
+                f"another history of this database ({self._vacancy.source}) feeds the board, and DATABASE_URL leads to"
+                f" ({self.source}), perhaps a copy: give a copy a Redis of its own; {way_on}"
+            )
+            raise Contested(message)
+        return False
 
     async def _examine_redis(self) -> None:
         """Make sure that Redis is set as a mirror must be; raises `Withheld`. Each warning is logged once."""
@@ -285,6 +332,7 @@ class Tailer:
             if changes:
                 await failpoints.reach("tail_after_apply")
             news += applied
+        self._token = token
         metrics.TAIL_ROWS.inc(news)
         if news:
             _log.info("tail.healed", rows=news)
