@@ -13,6 +13,7 @@ Every error that a request can end in, as one tree.
     │   ├── Overloaded          a bounded queue is full, or every connection of a pool is in use
     │   ├── Locked              another session holds a lock on the user or the name
     │   ├── Misconfigured       a store answers that it is not what its variable says; only another value helps
+    │   │   └── NoSuchDatabase  Redis has fewer databases than REDIS_URL says
     │   ├── Unsupported         the server refuses what the mirror needs: another kind of server, or missing rights
     │   └── NotReady            the mirror answers but must not be believed yet; Postgres is asked instead
     │       └── Behind          the mirror has not got a write that the answer must show
@@ -84,6 +85,10 @@ class Locked(Unavailable):
 
 class Misconfigured(Unavailable):
     """A variable names a store that cannot be used; only another value helps."""
+
+
+class NoSuchDatabase(Misconfigured):
+    """REDIS_URL names a database that this Redis does not have."""
 
 
 class Unsupported(Unavailable):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import structlog
 
 from service import failpoints, metrics
-from service.errors import LadderError, Misconfigured, Unavailable, explain
+from service.errors import LadderError, Misconfigured, NoSuchDatabase, Unavailable, explain
 from service.ranking.load import load
 from service.ranking.vacancy import Vacancy
 from service.store.feed import Feed
@@ -95,13 +95,11 @@ class Tailer:
                     self._history.is_shared = False
                     await self._follow(feed)
             except LadderError as error:
-                self._history.is_shared = isinstance(error, Misconfigured)
+                # What Redis lacks says nothing of the way to Postgres.
+                is_shared = isinstance(error, Misconfigured) and not isinstance(error, NoSuchDatabase)
+                self._history.is_shared = is_shared
                 # One that answers, but not which history it is, may be of another than the board.
-                if (
-                    self._history.source == NO_SOURCE
-                    and isinstance(error, Unavailable)
-                    and not isinstance(error, Misconfigured)
-                ):
+                if self._history.source == NO_SOURCE and isinstance(error, Unavailable) and not is_shared:
                     self._history.source = ANY_SOURCE
                 self._report(error)
             except Exception as error:  # noqa: BLE001  a defect must not end the healing of everything else

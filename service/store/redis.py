@@ -10,7 +10,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from service.errors import Misconfigured, NotReady, Overloaded, StoreBug, Unavailable, Unsupported
+from service.errors import NoSuchDatabase, NotReady, Overloaded, StoreBug, Unavailable, Unsupported
 from service.store.connection import prepare
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def translate(error: BaseException) -> Exception:
         return Overloaded("Every connection to Redis is in use; nothing was changed.")
     # Over a Unix socket redis-py wraps this answer in a ConnectionError.
     if text.startswith(_NO_SUCH_DATABASE):
-        return Misconfigured("REDIS_URL names a database that this Redis does not have")
+        return NoSuchDatabase("REDIS_URL names a database that this Redis does not have")
     if isinstance(error, exceptions.ReadOnlyError) or text.startswith("READONLY "):
         # Not a failure for the circuit breaker: the answer is immediate, and an open breaker would delay the recovery.
         return NotReady("this Redis is a replica now, and takes no writes")

@@ -16,7 +16,11 @@ from structlog.testing import capture_logs
 from service.api.health import examine
 from service.app import opened
 from service.ranking.ladder import Ladder
+from service.ranking.tail import Tailer
 from service.settings import Settings
+from service.store import redis as redis_store
+from service.store.history import History
+from service.store.mirror import Mirror
 from tests.api.serving import serving
 from tests.ranking.equality import ready
 from tests.servers.own_redis import another_kind, free_port, own_redis
@@ -140,6 +144,18 @@ async def assert_survived(settings: Settings, word: str) -> None:
 
 async def _told(logs: Sequence[Mapping[str, object]], word: str) -> bool:
     return any(word in str(entry.get("reason")) for entry in logs)
+
+
+async def test_what_redis_lacks_says_nothing_of_the_way_to_postgres(database_url: str) -> None:
+    """A pooler that shares its sessions is found by the same kind of error, and takes no write."""
+    history = History()
+    with without_database() as url, capture_logs() as logs:
+        async with redis_store.connect_feed(url) as client:
+            following = asyncio.create_task(Tailer(database_url, Mirror(client), history=history).run())
+            await until(lambda: _told(logs, "names a database"))
+            assert not history.is_shared
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
 
 @pytest.mark.parametrize("kind", SERVERS)

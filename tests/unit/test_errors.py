@@ -20,6 +20,7 @@ from service.errors import (
     LadderError,
     Locked,
     Misconfigured,
+    NoSuchDatabase,
     NotFound,
     NotReady,
     OutcomeUnknown,
@@ -73,7 +74,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 def test_what_changed_nothing_may_be_retried() -> None:
     """`Unavailable` says so, so nothing whose outcome is unknown may derive from it."""
-    assert {Overloaded, Locked, Misconfigured, Unsupported, NotReady, Behind} == {
+    assert {Overloaded, Locked, Misconfigured, NoSuchDatabase, Unsupported, NotReady, Behind} == {
         kind for kind in KINDS if issubclass(kind, Unavailable)
     } - {Unavailable}
 
@@ -281,7 +282,7 @@ def test_a_database_that_redis_does_not_have_is_a_wrong_variable(answer: str) ->
     """Waiting for it would not help."""
     for said in (BaseParser.parse_error(answer), RedisConnectionError(answer.removeprefix("ERR "))):
         error = redis.translate(said)
-        assert Misconfigured is type(error)
+        assert NoSuchDatabase is type(error)
         assert str(error).startswith("REDIS_URL ")
 
 
