@@ -8,6 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 """The directory that holds the package `service`: the repository, or the environment's site-packages."""
 IS_CHECKOUT = (ROOT / "scripts" / "server").is_file()
+RECONCILE = "scripts/reconcile.py" if IS_CHECKOUT else "ladder reconcile"
+IMPORT = "scripts/import_users.py" if IS_CHECKOUT else "ladder import"
+"""What messages call the commands: as the operator types them."""
 
 
 def data_directory() -> Path:

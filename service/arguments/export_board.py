@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 
 from service.arguments import stores
+from service.checkout import IMPORT
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Write the whole board as CSV, in rank order, as it is at one instant.
 
 The header is position,rank,id,username,rating; ranks and positions are counted from one snapshot of Postgres, so that
 writes meanwhile change nothing about it, and Redis is not asked. It goes to standard output, or with --output into a
 file that has its name only once it is whole.
 
-scripts/import_users.py takes the file back as it is: it passes over position and rank, and creates the users under
+{IMPORT} takes the file back as it is: it passes over position and rank, and creates the users under
 the ids they had, or gives them the ratings and names they had. Who came since stays; times and versions are new.
 
 An export may take as long as it likes and holds nobody up, the mirror included. Only the vacuum waits for it, so if

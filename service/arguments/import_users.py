@@ -10,7 +10,7 @@ DESCRIPTION = """\
 Import a list of users: create the new ones, update the known ones, and wait until the board shows them.
 
 FILE is CSV in UTF-8, gzipped or not, separated by commas, semicolons or tabs, with the header id,username,rating in any
-order and case; the column id may be missing, and its value may be empty; columns position and rank, as export_board.py
+order and case; the column id may be missing, and its value may be empty; columns position and rank, as an export
 writes them, are passed over. Lines are taken in their order:
 
   with an id      that user is created, or gets the rating and, if it differs, the username

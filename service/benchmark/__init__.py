@@ -1,1 +1,1 @@
-"""What `scripts/benchmark.py` is made of; nothing in the product imports it."""
+"""What `ladder benchmark` measures, and how; nothing that serves imports it."""

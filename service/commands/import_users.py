@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from service.checkout import RECONCILE
 from service.commands import stores
 from service.commands.consent import foresee, require
 from service.commands.following import following
@@ -339,7 +340,7 @@ async def _check_board(board: State | None, database_url: str) -> None:
     if board is not None and not succeeds(source, board.source):
         message = (
             f"REDIS_URL names the board of another database ({board.source}) than DATABASE_URL ({source}): correct that, or,"
-            " if this is the right one, run scripts/reconcile.py --incremental --force first"
+            f" if this is the right one, run {RECONCILE} --incremental --force first"
         )
         raise Unusable(message)
 

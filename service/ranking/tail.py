@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import structlog
 
 from service import failpoints, metrics
+from service.checkout import RECONCILE
 from service.errors import LadderError, Misconfigured, NoSuchDatabase, Unavailable, explain
 from service.ranking.load import load
 from service.ranking.vacancy import Vacancy
@@ -200,7 +201,7 @@ class Tailer:
                 if state is not None and not (any_board or succeeds(self.source, state.source)):
                     message = (
                         f"the board mirrors another database ({state.source}) than DATABASE_URL names ({self.source}),"
-                        " and is left alone: correct that, or run scripts/reconcile.py --incremental --force"
+                        f" and is left alone: correct that, or run {RECONCILE} --incremental --force"
                     )
                     raise Withheld(message)
                 if not (force or self._may_take(state)):
@@ -221,7 +222,7 @@ class Tailer:
         """Whether a board may be loaded anew now, False when a later look tells; raises `Contested`."""
         if state is not None and state.source == self.source:
             return True
-        way_on = "if it is the one to go on, run scripts/reconcile.py --incremental --force"
+        way_on = f"if it is the one to go on, run {RECONCILE} --incremental --force"
         if self._confirms and state is not None:
             message = (
                 f"the board mirrors another history ({state.source}) than DATABASE_URL leads to ({self.source}), and"
@@ -275,7 +276,7 @@ class Tailer:
         if is_foreign:
             message = (
                 "users claim transactions that this Postgres has yet to begin, as after the restore of a dump, so"
-                " their changes cannot be followed: run scripts/reconcile.py --rebase"
+                f" their changes cannot be followed: run {RECONCILE} --rebase"
             )
             raise Withheld(message)
         if self._usable(state) and state.checkpoint.xact.isdecimal() and int(state.checkpoint.xact) > horizon:

@@ -91,7 +91,11 @@ def test_the_program_lists_its_commands(ladder: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(ladder: str, command: str) -> None:
-    assert _run([ladder, command, "--help"]).startswith(f"usage: ladder {command} ")
+    """Which names no script of a repository that is not there."""
+    told = _run([ladder, command, "--help"])
+
+    assert told.startswith(f"usage: ladder {command} ")
+    assert "scripts/" not in told
 
 
 @pytest.fixture
