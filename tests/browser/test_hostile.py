@@ -141,6 +141,9 @@ def test_the_page_holds_still_and_can_be_seen_in_every_way(
         bottom = "document.getElementById('distribution').getBoundingClientRect().bottom <= innerHeight"
         assert tab.page.evaluate(bottom)
 
+    for event, lies_over in (("beforeprint", False), ("afterprint", size != WIDE)):
+        tab.page.evaluate(f"dispatchEvent(new Event('{event}'))")
+        assert lies_over == tab.page.locator("#card").evaluate("card => card.matches(':modal')")
     tab.page.keyboard.press("Escape")
     expect(tab.page.locator("#card")).to_be_hidden()
     tab.page.locator("#rows a").nth(40).focus()
@@ -163,6 +166,8 @@ def test_the_page_holds_still_and_can_be_seen_in_every_way(
         for place in (0, 1)
     )
     assert chosen != other
+    letters = tab.page.locator(".found mark").evaluate_all("all => all.map(e => getComputedStyle(e).color)")
+    assert other not in letters[1:]
     tab.page.emulate_media(forced_colors="none", media="print")
     assert [True, False, False, False] == [
         tab.page.locator(part).is_visible() for part in ("#rows", "#find", "#theme", "#more")

@@ -29,11 +29,19 @@ export class Card extends EventTarget {
   /** Entries from the board's to the present one, and whether the first of them is this page's to go back to. */
   #steps = { count: 0, fromBoard: true };
   #isClosing = false;
+  #isPrinting = false;
 
   constructor() {
     super();
     addEventListener("hashchange", () => this.#follow());
     roomy.addEventListener("change", () => this.#id && this.#place());
+    // What lies over the page would lie over each sheet of paper.
+    for (const [event, isPrinting] of [["beforeprint", true], ["afterprint", false]]) {
+      addEventListener(event, () => {
+        this.#isPrinting = isPrinting;
+        if (this.#id) this.#place();
+      });
+    }
     this.#dialog.addEventListener("cancel", (event) => {
       event.preventDefault();
       this.close();
@@ -41,12 +49,16 @@ export class Card extends EventTarget {
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.#id && !event.defaultPrevented) this.close();
     });
-    this.#dialog.addEventListener("click", (event) => event.target === this.#dialog && !roomy.matches && this.close());
+    this.#dialog.addEventListener("click", (event) => event.target === this.#dialog && this.isOver && this.close());
   }
 
   /** Whether it lies over the page. */
   get isOver() {
-    return this.#id !== null && !roomy.matches;
+    return this.#id !== null && !this.#isBeside;
+  }
+
+  get #isBeside() {
+    return roomy.matches || this.#isPrinting;
   }
 
   get slot() {
@@ -115,8 +127,8 @@ export class Card extends EventTarget {
   }
 
   #place() {
-    if (this.#dialog.open && this.#dialog.matches(":modal") === roomy.matches) this.#dialog.close();
-    if (!this.#dialog.open) roomy.matches ? this.#dialog.show() : this.#dialog.showModal();
+    if (this.#dialog.open && this.#dialog.matches(":modal") === this.#isBeside) this.#dialog.close();
+    if (!this.#dialog.open) this.#isBeside ? this.#dialog.show() : this.#dialog.showModal();
     this.dispatchEvent(new Event("place"));
     this.#parts.name.focus({ preventScroll: !this.isOver });
   }

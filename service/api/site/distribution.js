@@ -6,7 +6,8 @@ import { byId, clock, drawn, element, players, say, whole } from "./dom.js";
 const WIDTH = 50;
 const EVERY_MS = 30_000;
 const HEIGHT = 168;
-const NAMES = { p10: "10 %", p50: "median", p90: "90 %", p99: "99 %" };
+/** In the order in which their labels have precedence. */
+const NAMES = { p50: "median", p10: "10 %", p90: "90 %", p99: "99 %" };
 const EDGE = { top: 30, bottom: 40 };
 
 /** Return the buckets from the first to the last that hold players, with an empty one at each end. */
@@ -18,6 +19,7 @@ function inUse(buckets) {
 
 function words({ total, quantiles: { p10, p50, p90, p99 } }, standing) {
   if (!total) return "There are no ratings yet.";
+  if (total === 1) return `1 player, with ${whole(p50)}.`;
   const here = standing ? ` ${standing.username} has ${whole(standing.rating)}, rank ${whole(standing.rank)}.` : "";
   return `${players(total)}. Half have ${whole(p50)} or less; 10 % have ${whole(p10)} or less, `
     + `90 % ${whole(p90)} or less, 99 % ${whole(p99)} or less.${here}`;
@@ -109,17 +111,19 @@ export class Distribution {
   }
 
   #quantiles(x, ground, width) {
-    let free = -Infinity;
-    return Object.entries(this.#last.quantiles).filter(([, rating]) => rating !== null).flatMap(([name, rating]) => {
+    const labels = [];
+    return Object.keys(NAMES).flatMap((name) => {
+      const rating = this.#last.quantiles[name];
+      if (!Number.isFinite(rating)) return [];
       const place = x(rating + 0.5);
       const tick = drawn("line", { class: "quantile", x1: place, x2: place, y1: ground, y2: ground + 6 });
-      // Two labels that would lie on each other: the first one stays.
+      // Of two labels that would overlap the first one stays.
       const middle = Math.min(Math.max(place, 22), width - 22);
-      if (middle - free < 42) return [tick];
-      free = middle;
+      if (labels.some((other) => Math.abs(middle - other) < 42)) return [tick];
+      labels.push(middle);
       return [tick,
         drawn("text", { class: "tick strong", x: middle, y: ground + 20, "text-anchor": "middle" }, whole(rating)),
-        drawn("text", { class: "tick", x: middle, y: ground + 34, "text-anchor": "middle" }, NAMES[name] ?? name)];
+        drawn("text", { class: "tick", x: middle, y: ground + 34, "text-anchor": "middle" }, NAMES[name])];
     });
   }
 
