@@ -143,7 +143,7 @@ def _serve(settings: Settings) -> int:
         multiprocessing.set_start_method("fork", force=True)
     try:
         address = listening.address(settings.host, settings.port)
-        shared = listening.on_both_families(settings.port) if settings.host == listening.LOCALHOST else None
+        own = listening.for_workers(settings.workers, settings.host, settings.port)
     except OSError as error:
         # It could be done a moment ago.
         print(f"Port {settings.port} on {settings.host} cannot be listened on: {error.strerror}.", file=sys.stderr)  # noqa: T201
@@ -178,7 +178,7 @@ def _serve(settings: Settings) -> int:
         log_enabled=False,
     )
     server.notice = settings.drain_seconds
-    server.shared = shared
+    server.own = own
     server.serve()
     return 0
 

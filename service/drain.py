@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from granian import net
-from granian.server.mp import MPServer
+from granian.server.mp import MPServer, WorkerProcess
 
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 TOLD = signal.SIGUSR1
 """What a worker is told by; ignored until it serves."""
@@ -37,19 +37,36 @@ class DrainingServer(MPServer):
     """
 
     notice: float = 0.0
-    shared: socket.socket | None = None
-    """Bound already: what all workers take connections from, instead of each from a socket of its own."""
+    own: Sequence[socket.socket] = ()
+    """Bound already, one for each worker, instead of those that the server would make."""
+    _spawning = 0
 
     def _init_shared_socket(self) -> None:
-        if self.shared is None:
+        if not self.own:
             super()._init_shared_socket()  # type: ignore[no-untyped-call]  # theirs
             return
-        self.shared.listen(self.backlog)
-        self.shared.set_inheritable(True)
-        # Their types tell neither of its arguments nor that these are ever set.
-        holder: Any = net.SocketHolder  # type: ignore[attr-defined]
-        self._shd: Any = holder(self.shared.fileno(), False, self.backlog)
-        self._sso: Any = self.shared
+        for each in self.own:
+            each.listen(self.backlog)
+        os.register_at_fork(after_in_child=self._leave_the_others)
+
+    def _spawn_worker(self, idx: int, *args: Any, **named: Any) -> WorkerProcess:
+        if self.own:
+            self._spawning = idx
+            # Their types tell neither of its arguments nor that these are ever set.
+            holder: Any = net.SocketHolder  # type: ignore[attr-defined]
+            self._shd: Any = holder(self.own[idx].fileno(), False, self.backlog)
+            self._sso: Any = self.own[idx]
+        return super()._spawn_worker(idx, *args, **named)
+
+    def _leave_the_others(self) -> None:
+        # A worker that still answers what it has begun would keep the others' sockets listening, and nobody would accept.
+        for idx, each in enumerate(self.own):
+            if idx != self._spawning:
+                each.close()
+
+    def _drop_shared_socket(self) -> None:
+        for each in self.own:
+            each.close()
 
     def _respawn_workers(self, workers: list[int], *args: Any, **named: Any) -> None:
         self._mourn("worker.died", workers)

@@ -26,8 +26,8 @@ def refusal(host: str, port: int) -> str | None:
     """
     where = f"Port {port} on {host}"
     try:
-        if host == LOCALHOST and (shared := on_both_families(port)):
-            shared.close()
+        if host == LOCALHOST and (both := _on_both_families(port, is_shared=False)):
+            both.close()
             return None
         found = _resolved(host, port)
         if len(found) > 1:
@@ -50,11 +50,23 @@ def address(host: str, port: int) -> str:
     return str(_resolved(host, port)[0].sockaddr[0])
 
 
-def on_both_families(port: int) -> socket.socket | None:
+def for_workers(workers: int, host: str, port: int) -> list[socket.socket]:
+    """
+    Return a bound socket for each worker, which shares its port with the others'; none where the server makes its own.
+
+    That is for every host but localhost. Raises OSError when the port is in use.
+    """
+    if host != LOCALHOST:
+        return []
+    found = (_on_both_families(port, is_shared=True) for _ in range(workers))
+    return [each for each in found if each]
+
+
+def _on_both_families(port: int, *, is_shared: bool) -> socket.socket | None:
     """
     Return a bound socket that takes connections to 127.0.0.1 and ::1, and none from another machine.
 
-    The server takes one socket, so it is one of both families for all addresses, tied to the loopback device. Returns
+    A worker takes one socket, so it is one of both families for all addresses, tied to the loopback device. Returns
     None where the system has no IPv6 or does not let us do that; raises OSError when the port is in use.
     """
     if not hasattr(socket, "SO_BINDTODEVICE"):
@@ -65,6 +77,7 @@ def on_both_families(port: int) -> socket.socket | None:
         return None
     try:
         both.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        both.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
         both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         # Before it is bound: for a moment it would take connections from everywhere.
         both.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _LOOPBACK_DEVICE)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +42,36 @@ def test_localhost_is_both_families(named: Service) -> None:
         assert [200] * 3 == [status(host, port) for host in ("127.0.0.1", "::1", "localhost")]
     assert listening.refusal("127.0.0.1", port) == f"Port {port} on 127.0.0.1 is in use: choose another one."
     assert listening.refusal("localhost", port) == f"Port {port} on localhost is in use: choose another one."
+
+
+@needs_ipv6
+def test_the_workers_of_localhost_share_its_connections(named: Service) -> None:
+    """And one that dies leaves no socket that nobody accepts from."""
+    port = named.settings.port
+
+    def served(connections: int) -> dict[int, int]:
+        """How many of so many connections each worker took."""
+        with contextlib.ExitStack() as held:
+            for number in range(connections):
+                host = "::1" if number % 2 else "127.0.0.1"
+                client = held.enter_context(contextlib.closing(http.client.HTTPConnection(host, port, timeout=10)))
+                client.request("GET", "/health/live")
+                assert 200 == client.getresponse().status
+            return {worker: accepted(worker, port) for worker in named.workers()}
+
+    assert all(count > 0 for count in served(60).values())
+    (killed, _) = named.workers()
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: len(named.workers()) == 2 and killed not in named.workers())
+    assert all(count > 0 for count in served(60).values())
+
+
+def accepted(worker: int, port: int) -> int:
+    """How many connections to this port a process has."""
+    sockets = {link.name for link in Path(f"/proc/{worker}/fd").iterdir() if link.readlink().name.startswith("socket:")}
+    inodes = {Path(f"/proc/{worker}/fd/{name}").readlink().name[8:-1] for name in sockets}
+    lines = [line.split() for line in Path(f"/proc/{worker}/net/tcp6").read_text().splitlines()[1:]]
+    return sum(1 for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "01" and line[9] in inodes)
 
 
 @needs_ipv6
@@ -82,7 +115,7 @@ def test_without_both_families_localhost_is_the_older_one(monkeypatch: pytest.Mo
     """On a system that has no IPv6, or does not let a socket be tied to a device."""
     monkeypatch.delattr(socket, "SO_BINDTODEVICE", raising=False)
 
-    assert listening.on_both_families(free_port()) is None
+    assert [] == listening.for_workers(2, "localhost", free_port())
     assert listening.refusal("localhost", free_port()) is None
     assert "127.0.0.1" == listening.address("localhost", 1)
 
