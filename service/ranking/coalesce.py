@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from service import metrics
-from service.errors import OutcomeUnknown, Overloaded, Unavailable
+from service.errors import Locked, OutcomeUnknown, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -27,13 +27,14 @@ R = TypeVar("R")
 class _Call(Generic[I, R]):
     """An item that waits for its batch, and a future for each caller: who gives up leaves the others' alone."""
 
-    __slots__ = ("deadline", "item", "keys", "results", "wake")
+    __slots__ = ("deadline", "is_late", "item", "keys", "results", "wake")
 
     def __init__(self, item: I, keys: Sequence[Hashable], deadline: float, wake: Callable[[], None]) -> None:
         self.item = item
         self.keys = keys
         self.deadline = deadline
         self.wake = wake
+        self.is_late = False
         self.results: list[asyncio.Future[R]] = []
 
     def succeed(self, result: R) -> None:
@@ -51,6 +52,10 @@ class _Call(Generic[I, R]):
             waiting.cancel()
 
 
+BEHIND = 8
+"""Calls that may wait behind one whose result comes later; each of them would keep its caller for seconds."""
+
+
 class Turns:
     """
     The order of writes that have a key in common: one at a time, as they came, whichever coalescer carries them.
@@ -61,6 +66,13 @@ class Turns:
 
     def __init__(self) -> None:
         self._queues: dict[Hashable, deque[_Call[Any, Any]]] = {}
+        self.late = 0
+        """Calls whose result comes later."""
+
+    def is_blocked(self, keys: Sequence[Hashable]) -> bool:
+        """Whether enough calls wait behind one of these keys whose result comes later. O(keys)."""
+        queues = (self._queues.get(key) for key in keys)
+        return any(queue and queue[0].is_late and len(queue) > BEHIND for queue in queues)
 
     def join(self, call: _Call[Any, Any]) -> None:
         """Queue a call. O(keys)."""
@@ -104,7 +116,8 @@ class Coalescer(Generic[I, R]):
         max_in_flight: Batches under way.
         beside: Seconds that a batch is let go alone, unless the next is full: larger batches are cheaper, and one that
             is held up must not hold up all others.
-        max_waiting: Items that may gather; beyond it a call raises `Overloaded`.
+        max_waiting: Items that may gather; beyond it a call raises `Overloaded`. Behind a call whose result comes
+            later only `BEHIND` of the same key may; beyond it a call raises `Locked`.
         patience: Seconds after which a call that still waits for its batch raises `Overloaded`.
         name: What the sizes of its batches are counted by.
 
@@ -149,7 +162,10 @@ class Coalescer(Generic[I, R]):
         if call is None:
             if len(self._waiting) >= self._max_waiting:
                 raise Overloaded
-            call = _Call(item, () if self._shared else self._keys(item), loop.time() + self._patience, self._wake)
+            keys = () if self._shared else self._keys(item)
+            if self._turns.late and self._turns.is_blocked(keys):
+                raise Locked
+            call = _Call(item, keys, loop.time() + self._patience, self._wake)
             self._waiting.append(call)
             if self._shared:
                 self._joinable[item] = call
@@ -255,9 +271,12 @@ class Coalescer(Generic[I, R]):
 
     def _follow(self, call: _Call[I, R], outcome: asyncio.Future[R]) -> None:
         self._batches.add(outcome)
+        call.is_late = True
+        self._turns.late += 1
 
         def end(_: asyncio.Future[R]) -> None:
             self._batches.discard(outcome)
+            self._turns.late -= 1
             if outcome.cancelled():
                 call.give_up()
             elif error := outcome.exception():

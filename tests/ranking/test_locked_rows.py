@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 import psycopg
 import pytest
 
-from service.errors import IdTaken, LadderError, NotFound, Unavailable, UsernameTaken
+from service.errors import IdTaken, LadderError, Locked, NotFound, Unavailable, UsernameTaken
 from service.model import NewRating, NewUser, OnceOnly, UserId
 from service.ranking import lock_waits
+from service.ranking.coalesce import BEHIND
 from service.ranking.ladder import Ladder
 from service.ranking.writing import Written
 from service.settings import Settings
@@ -171,4 +172,20 @@ async def test_many_locked_users_get_their_turns(ladder: Ladder, settings: Setti
         outcomes = await asyncio.gather(*writing[:20], return_exceptions=True)
 
     assert all(isinstance(outcome, Written | Unavailable) for outcome in outcomes)
+    await until_equal(settings)
+
+
+async def test_a_crowd_at_a_locked_user_is_refused_at_once(ladder: Ladder, settings: Settings) -> None:
+    """Each would keep the turn of a request for two seconds, and all of them together everybody else's."""
+    await populate(ladder)
+    async with locked(settings, ADA):
+        first = asyncio.create_task(ladder.rate(ADA, 1600))
+        await ladder.rate(OTHERS[0], 1600)
+        begun = time.monotonic()
+        crowd = [asyncio.create_task(ladder.rate(ADA, 1700 + number)) for number in range(50)]
+        await asyncio.wait(crowd[BEHIND:])
+        assert time.monotonic() - begun < lock_waits.SECONDS / 2
+        assert all(isinstance(task.exception(), Locked) for task in crowd[BEHIND:])
+    assert isinstance(await first, Written)
+    await asyncio.gather(*crowd[:BEHIND])
     await until_equal(settings)
