@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl
@@ -13,12 +12,13 @@ from litestar.handlers import HTTPRouteHandler
 
 from service.api.asgi import UNLIMITED
 from service.api.readers import IN_PATH
+from service.api.repeated_members import repeated_member
 from service.errors import Invalid, UnsupportedMediaType
 from service.model import RESERVED_IDS, Token, UserId, Version
 from service.ranking.answers import Demand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from litestar import Request
@@ -169,41 +169,9 @@ def parsed(raw: bytes, kind: type[B]) -> B:
         raise Invalid(("body", "is not well-formed JSON in UTF-8")) from None
     # The decoder takes the last of two members of one name. A colon stands in each, so one colon is one member; the
     # names are compared as they are meant, because escapes can spell one name in many ways.
-    if raw.count(b":") > 1 and (repeated := _repeated_member(raw)):
+    if raw.count(b":") > 1 and (repeated := repeated_member(raw)):
         raise Invalid((repeated, "is given more than once"))
     return found
-
-
-class _Members(list[tuple[str, object]]):
-    """An object as its members in order."""
-
-
-def _repeated_member(raw: bytes) -> str | None:
-    """Return where the first member is that its object has already, as in `updates[2].rating`; None if there is none."""
-    is_unique = True
-
-    def members(pairs: list[tuple[str, object]]) -> None:
-        nonlocal is_unique
-        is_unique = is_unique and len(dict(pairs)) == len(pairs)
-
-    # Numbers stay text: an integer of a thousand digits is not converted, which is slow.
-    json.loads(raw, object_pairs_hook=members, parse_int=str, parse_float=str)
-    if is_unique:
-        return None
-    return next(_repetitions(json.loads(raw, object_pairs_hook=_Members, parse_int=str, parse_float=str), ""), "body")
-
-
-def _repetitions(value: object, path: str) -> Iterator[str]:
-    if isinstance(value, _Members):
-        seen: set[str] = set()
-        for name, inner in value:
-            if name in seen:
-                yield f"{path}.{name}".removeprefix(".")
-            seen.add(name)
-            yield from _repetitions(inner, f"{path}.{name}")
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _repetitions(inner, f"{path}[{number}]")
 
 
 def _problem(message: str) -> tuple[str, str]:
