@@ -2,7 +2,7 @@
 
 import { read } from "./api.js";
 import { byId, cardAddress, element, players, say, whole } from "./dom.js";
-import { appear, travel } from "./motion.js";
+import { appear, reorder, travel } from "./motion.js";
 
 const MORE = 50;
 const MOST = 1_000;
@@ -160,12 +160,7 @@ export class Board {
       row.remove();
       this.#rows.delete(id);
     }
-    // From the end, so that one row that fell does not make all that it passed move.
-    let following = null;
-    for (const { element: row } of ordered.reverse()) {
-      if (row.nextSibling !== following || !row.isConnected) this.body.insertBefore(row, following);
-      following = row;
-    }
+    reorder(this.body, ordered.map((row) => row.element));
     // A row that is put elsewhere loses the focus.
     if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
   }

@@ -15,6 +15,36 @@ function offset(row) {
   return Number.isFinite(progress) ? start * (1 - progress) : 0;
 }
 
+/** Return the numbers of a longest rising sequence among distinct numbers. O(n log n). */
+function rising(numbers) {
+  // The lowest last number of a sequence of each length, and what each number follows in its sequence.
+  const [lasts, previous] = [[], new Map()];
+  for (const number of numbers) {
+    let [low, high] = [0, lasts.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (lasts[middle] < number) low = middle + 1;
+      else high = middle;
+    }
+    previous.set(number, lasts[low - 1]);
+    lasts[low] = number;
+  }
+  const found = new Set();
+  for (let number = lasts.at(-1); number !== undefined; number = previous.get(number)) found.add(number);
+  return found;
+}
+
+/** Put rows, new ones too, into this order within a body that holds no others; as few as possible are moved. */
+export function reorder(body, rows) {
+  const places = new Map([...body.children].map((row, place) => [row, place]));
+  const staying = rising(rows.map((row) => places.get(row)).filter((place) => place !== undefined));
+  let following = null;
+  for (const row of rows.reverse()) {
+    if (!staying.has(places.get(row))) body.insertBefore(row, following);
+    following = row;
+  }
+}
+
 /**
  * Carry out `change`, which puts the rows of a body into another order; those in sight travel there, `changed` ones flash.
  *
