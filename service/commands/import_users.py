@@ -349,7 +349,7 @@ def _ask_for_board(options: argparse.Namespace, database_url: str, redis_url: st
     """Ask before the board of an earlier history is replaced, if it would lose much; raises `NotSafe`."""
     foreseen = asyncio.run(foresee(database_url, redis_url, lambda source, state, _: is_replaced(state, source)))
     if foreseen:
-        require(options, "Replacing the board by that of another history", foreseen, redis_url)
+        require(options, "Loading the board anew from this database", foreseen, redis_url)
 
 
 async def _wait_for_board(database_url: str, redis_url: str, changed: int) -> None:

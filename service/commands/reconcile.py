@@ -103,8 +103,8 @@ def _may_empty(options: argparse.Namespace, database_url: str, redis_url: str) -
 
 
 _INTENTS = {
-    "incremental": "Replacing the board by that of another history",
-    "rebase": "Beginning another history, by whose board this one is replaced",
+    "incremental": "Loading the board anew from this database",
+    "rebase": "Beginning another history, for which the board is loaded anew from this database",
     "full": "Removing from the board whom the database does not have",
 }
 _EXPECTED = (KeyboardInterrupt, SettingsError, LockBusy, Refused, NotSafe, EmbeddedError, LadderError, OSError)
