@@ -30,6 +30,9 @@ from tests.slow_log import SlowLog, watched
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 """Signals that tests send to programs or wait for, and that the parent of the suite may have it ignore."""
+
+pytest_plugins = ["tests.parallel"]
+
 PERMANENT_KEYS = {b"{ladder}:board", b"{ladder}:users", b"{ladder}:state"}
 
 

@@ -10,6 +10,8 @@ import redis
 from tests.servers.own_redis import own_redis
 from tests.slow_log import SlowLog, watched
 
+pytestmark = pytest.mark.alone
+
 MANY = 200_000
 
 

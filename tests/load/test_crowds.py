@@ -29,6 +29,8 @@ from tests.conftest import Stores
 from .memory import files, rss_kib
 from .overload import Outcome
 
+pytestmark = pytest.mark.alone
+
 IDLE_SECONDS = 5
 MANY = 10_000
 IN_TIME = 3.0

@@ -15,6 +15,8 @@ from tests.conftest import Stores
 from .memory import rss_kib
 from .streams import run
 
+pytestmark = pytest.mark.alone
+
 STREAMS = 2000
 SECONDS = 10
 TURNS = 3

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from service.store.lua import Script
 
+pytestmark = pytest.mark.alone
+
 MEMBERS = 20_000
 SLICE_ROWS = 1000
 LOST_RACES = 10

@@ -9,6 +9,8 @@ import pytest
 from .run import run
 from .schedule import FAULTS, schedule
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 5.0
 
 

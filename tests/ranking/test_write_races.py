@@ -20,6 +20,8 @@ from service.store.feed import Feed
 from tests.faults.clients import until_equal
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
 
+pytestmark = pytest.mark.alone
+
 USERS = [UserId(f"user-{number:02}") for number in range(12)]
 
 

@@ -48,7 +48,7 @@ def test_a_program_that_a_test_starts_ignores_no_signal() -> None:
     assert ["0"] * len(ENDING) == done.stdout.split()
     if signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL:
         here = f"{Path(__file__).relative_to(ROOT)}::{test_a_program_that_a_test_starts_ignores_no_signal.__name__}"
-        assert "1 passed" in ignoring("-m", "pytest", "-q", "-p", "no:cacheprovider", here)
+        assert "1 passed" in ignoring("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", here)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
