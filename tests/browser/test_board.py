@@ -176,8 +176,16 @@ def test_tabs_that_are_not_seen_hold_no_stream(visit: Visiting, crowd: Service) 
 
     pages[0].evaluate("look(true)")
     expect(pages[0].locator("#health-word")).to_have_text("Live")
-    with pages[0].expect_event("requestfailed", lambda request: "/leaderboard/stream" in request.url):
-        pages[0].evaluate("look(false)")
+    for leave, back in (
+        ("document.dispatchEvent(new Event('freeze'))", "document.dispatchEvent(new Event('resume'))"),
+        ("dispatchEvent(new Event('pagehide'))", "dispatchEvent(new Event('pageshow'))"),
+        ("look(false)", ""),
+    ):
+        with pages[0].expect_event("requestfailed", lambda request: "/leaderboard/stream" in request.url):
+            pages[0].evaluate(leave)
+        if back:
+            with pages[0].expect_event("response", lambda answer: "/leaderboard/stream" in answer.url):
+                pages[0].evaluate(back)
     first, second = page(crowd, 2)
     with rated(crowd, second, 4998):
         pages[0].evaluate("look(true)")
