@@ -267,12 +267,12 @@ class _Import:
         """Take every line, then those that waited for the end."""
         scan = self._source.scan
         self._tell()
-        pace = Pace("lines", begun=self._judged)
+        pace = Pace("lines", begun=self._done.line)
         with progress("Users", scan.lines if scan else self._source.size) as report:
             for chunk in self._source.chunks():
                 self._take(chunk)
                 if scan:
-                    report(self._done.line, pace.words(self._judged, scan.lines))
+                    report(self._done.line, pace.words(self._done.line, scan.lines))
                 else:
                     report(self._source.position(), f"{self._judged:,} lines")
             while self._deferred:

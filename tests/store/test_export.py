@@ -199,7 +199,7 @@ def test_standard_output_carries_the_board_alone(settings: Settings) -> None:
 
     assert [HEADER, *expected(many(30))] == done.stdout.decode().splitlines()
     progress, report = done.stderr.decode().splitlines()
-    assert progress.startswith("Exported: 30 of 30, ")
+    assert progress.startswith("Exported: 30 of 30 users, ")
     assert report.startswith("30 users as of ")
 
 

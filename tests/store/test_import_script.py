@@ -212,9 +212,10 @@ def test_a_terminal_shows_a_bar(settings: Settings, path: Path) -> None:
     plain = run(settings, path).stderr
 
     assert "━" in shown
-    assert "2 lines" in shown
+    assert "3 of 3 lines" in shown
     assert re.fullmatch(
-        rb"Checked: 0 MiB, 3 lines \(100%\)\nUsers: 2 lines, [0-9,]+/s, 0 s left \(100%\)\nBoard: 2 users\n", plain
+        rb"Checked: 0 MiB, 3 lines \(100%\)\nUsers: 3 of 3 lines, [0-9,]+ lines/s, 0 s left \(100%\)\nBoard: 2 users\n",
+        plain,
     )
 
 
