@@ -175,6 +175,9 @@ class Tailer:
                     elif state.ready and self._usable(state) and state.applied_since(asked.now_ms):
                         return
                 await asyncio.sleep(POLL_SECONDS / 5)
+                # The drivers' own timeouts may swallow a cancellation; then the caller's deadline would never take effect.
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise asyncio.CancelledError
 
     async def cycle(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 
@@ -16,8 +17,8 @@ from service.ranking.ladder import Ladder
 from service.ranking.load import load
 from service.ranking.tail import Tailer
 from service.settings import Settings
-from service.store.feed import Feed
-from service.store.mirror import Mirror
+from service.store.feed import LOCK, Feed
+from service.store.mirror import Mirror, State
 from tests.ranking.equality import assert_mirror_equals_ledger, ready
 
 STATE, BOARD, USERS = "{ladder}:state", "{ladder}:board", "{ladder}:users"
@@ -278,3 +279,23 @@ async def test_a_lost_put_is_healed_in_half_a_second(ladder, ledger, board, sett
 
     assert 0.5 > sorted(seconds)[-2]
     await assert_mirror_equals_ledger(settings)
+
+
+async def test_a_deadline_holds_although_a_driver_swallows_the_cancellation(
+    ledger, tailer, mirror, monkeypatch
+) -> None:
+    """As Python 3.11 may, where a driver's own timeout ends at the same moment. The lock is held: it would wait forever."""
+    await tailer.catch_up()
+    ledger.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+    ask = mirror.state
+
+    async def swallow() -> State | None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.1)
+        told: State | None = await ask()
+        return told
+
+    monkeypatch.setattr(mirror, "state", swallow)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await tailer.catch_up()
