@@ -72,6 +72,7 @@ def test_every_operation_is_listed_found_and_accessible(
 
     tab.page.locator("#search").fill("no-such-thing")
     expect(tab.page.locator("#none")).to_have_text("No match for “no-such-thing”.")
+    expect(tab.page.locator("nav :is(h2, a):visible")).to_have_count(0)
     tab.page.locator("#search").fill("delete a user")
     expect(tab.page.locator("main > section > details:visible")).to_have_count(1)
     tab.page.get_by_role("link", name="Leaderboard").click()

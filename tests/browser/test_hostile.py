@@ -131,6 +131,8 @@ def test_the_page_holds_still_and_can_be_seen_in_every_way(
     crowd.client.post("/users", json={"username": "W" * 31 + "X", "id": "wide", "rating": 3000})
     tab = visit(size=size, reduced_motion="reduce")
     tab.page.add_init_script(SHIFTS)
+    many = {"rank": 9_876_543, "position": 9_876_543, "total": 10_000_000, "percentile": 1.23}
+    tab.answer(r"/users/wide/rank", {"id": "wide", "rating": 3000, **many})
     tab.open("#/users/wide")
     expect(tab.page.locator(".around a")).to_have_count(7)
     expect(tab.page.locator("#histogram .here")).to_have_count(1)

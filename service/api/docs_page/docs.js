@@ -139,7 +139,8 @@ function form(path, method, operation) {
       const text = await textOf(got);
       const isJson = /\bjson\b/.test(got.headers.get("content-type") ?? "") && text;
       status.textContent = `${shown}: ${got.status} ${got.statusText}`;
-      answer.textContent = `${[...got.headers].map(([name, text_]) => `${name}: ${text_}`).join("\n")}\n\n${isJson ? json(JSON.parse(text)) : text}`;
+      const lines = [...got.headers].map((pair) => pair.join(": "));
+      answer.textContent = [isJson ? json(JSON.parse(text)) : text, lines.join("\n")].filter(Boolean).join("\n\n");
       answer.hidden = false;
     } catch (error) {
       status.textContent = `${shown}: no answer (${error.message}).`;
@@ -210,6 +211,8 @@ function filter() {
       const link = document.querySelector(`nav a[href="#${details.id}"]`);
       if (link) link.parentElement.hidden = details.hidden;
     }
+    const group = document.querySelector(`nav section[data-tag="${section.dataset.tag}"]`);
+    if (group) group.hidden = all.every((details) => details.hidden);
     section.hidden = all.every((details) => details.hidden);
   }
   const none = !document.querySelector("main > section:not([hidden])");
@@ -221,9 +224,9 @@ function draw() {
     Object.entries(description.paths).flatMap(([path, item]) => Object.entries(item).map(([method, operation]) => ({ path, method, operation }))),
     ({ operation }) => operation.tags?.[0] ?? "Other");
   for (const [tag, all] of groups) {
-    byId("operations").append(element("section", {}, element("h2", {}, tag), all.map(({ path, method, operation }) => shown(path, method, operation))));
-    byId("contents").append(element("h2", {}, tag), element("ul", {}, all.map(({ path, method, operation }) => element("li", {},
-      element("a", { href: `#${operation.operationId}` }, element("span", { class: `method ${method}` }, method), element("span", {}, path))))));
+    byId("operations").append(element("section", { "data-tag": tag }, element("h2", {}, tag), all.map(({ path, method, operation }) => shown(path, method, operation))));
+    byId("contents").append(element("section", { "data-tag": tag }, element("h2", {}, tag), element("ul", {}, all.map(({ path, method, operation }) => element("li", {},
+      element("a", { href: `#${operation.operationId}` }, element("span", { class: `method ${method}` }, method), element("span", {}, path)))))));
   }
   const schemas = Object.entries(description.components.schemas).map(([name, { description: about, properties = {}, required = [] }]) => {
     const rows = Object.entries(properties).map(([key, field]) => [

@@ -112,8 +112,10 @@ export class Board {
     this.#loaded();
     this.body.replaceChildren();
     const words = element("p", {}, "The board cannot be read right now. Trying again.");
-    byId("empty").replaceChildren(words);
-    byId("empty").hidden = false;
+    const empty = byId("empty");
+    empty.replaceChildren(words);
+    empty.dataset.of = "";
+    empty.hidden = false;
   }
 
   #loaded() {

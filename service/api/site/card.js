@@ -226,7 +226,7 @@ export class Card extends EventTarget {
     rest.hidden = false;
     say(name, username);
     document.title = `${username}, rank ${standing.rank} · Ladder`;
-    rank.replaceChildren(element("small", {}, "Rank "), whole(standing.rank), element("small", {}, ` of ${whole(standing.total)}`));
+    rank.replaceChildren(element("small", {}, "Rank"), ` ${whole(standing.rank)} `, element("small", {}, `of ${whole(standing.total)}`));
     const told = [["Rating", whole(standing.rating)], ["Position", whole(standing.position)], ["Rated the same or lower", share(standing.percentile)]];
     facts.replaceChildren(...told.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value))));
     this.#neighbors(around, rows, standing.id);
