@@ -60,12 +60,13 @@ def _prefers_gzip(header: bytes) -> bool:
     for element in header.lower().split(b","):
         coding, *parameters = (part.strip(b" \t") for part in element.split(b";"))
         weights[coding] = _weight(parameters)
+    # A star stands for each coding that is not named; an answer as it is counts as one (RFC 9110 section 12.5.3).
     anything = weights.get(b"*", 0.0)
     gzip = max(weights.get(b"gzip", 0.0), weights.get(b"x-gzip", 0.0))
     if b"gzip" not in weights and b"x-gzip" not in weights:
         gzip = anything
-    # Without a weight of its own an answer as it is is acceptable, and preferred to nothing (RFC 9110 section 12.5.3).
-    return gzip > 0 and gzip >= weights.get(b"identity", 0.0)
+    # Without either weight an answer as it is is acceptable, but preferred to nothing.
+    return gzip > 0 and gzip >= weights.get(b"identity", anything)
 
 
 def _weight(parameters: list[bytes]) -> float:

@@ -17,11 +17,12 @@ ACCEPTED = [
     "gzip", "GZIP", "x-gzip", "gzip, deflate, br, zstd", "br;q=1.0, gzip;q=0.8, *;q=0.1", "*", "*;q=0.001", "deflate, *",
     "gzip;q=1", "gzip; q=0.5", "gzip ;Q=0.5", "identity;q=0, gzip", "identity;q=0.5, gzip;q=0.5", "identity;q=0, *",
     ",, gzip ,", "br;q=0, gzip;q=0.001", "*;q=0, gzip", "gzip;q=0, x-gzip",
+    "gzip;q=0.5, *;q=0.5", "gzip;q=0.5, *;q=0.4", "gzip;q=0.5, *, identity;q=0.4",
 ]  # fmt: skip
 REFUSED = [
     "", "identity", "br", "deflate, br", "gzip;q=0", "gzip;q=0.000", "gzip;q=0.", "gzip;q=0, *", "*;q=0", "*;q=0, identity", "identity;q=0",
     "identity, gzip;q=0.5", "identity;q=0.6, *;q=0.5", "gzip;q=2", "gzip;q=0.1234", "gzip;q=x", "gzip;q=-1", "gzip;q", "gzip;x=1",
-    "gzip;q=0.5;x=1", "gzip deflate", "gzipped", "not-gzip", ";q=1", "gzip" + "," * 300, "\xff",
+    "gzip;q=0.5, *", "gzip;q=0.5, br, *;q=0.6", "gzip;q=0.5;x=1", "gzip deflate", "gzipped", "not-gzip", ";q=1", "gzip" + "," * 300, "\xff",
 ]  # fmt: skip
 
 
