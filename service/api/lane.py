@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from service.api.answers import encode, raw_rank_headers
 from service.api.asgi import answer, refuse
-from service.api.compression import compressed
+from service.api.compression import MIN_BYTES, compressed
 from service.api.inputs import BROKEN_OFF, parsed
 from service.api.leaderboard import page_view
 from service.api.problems import refusal
@@ -64,7 +64,12 @@ class Lane:
                 elif scope["method"] == "POST" and scope["path"] == "/ranks":
                     answered = await self._list(scope, receive)
             except Exception as error:  # noqa: BLE001  as the framework's handlers do, inside what tells of limits
-                await refuse(send, *refusal(error, scope))
+                status, document, headers = refusal(error, scope)
+                # It quotes what it refuses, as the name of a field, which may be long.
+                if len(document) > MIN_BYTES:
+                    document, coded = compressed(document, scope["headers"])
+                    headers = [*headers, *coded]
+                await refuse(send, status, document, headers)
                 return
         if answered is None:
             await self._app(scope, receive, send)

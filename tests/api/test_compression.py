@@ -150,6 +150,21 @@ def test_a_long_problem_is_compressed(service: Service) -> None:
     assert get(service, target).body == gzip.decompress(packed.body)
 
 
+@pytest.mark.parametrize("way", [JSON, ("Content-Type", "application/json; charset=utf-8")], ids=["fast", "long"])
+@pytest.mark.parametrize(("method", "target"), [("PUT", "/users/m1/rating"), ("POST", "/ranks"), ("PUT", "/ratings")])
+def test_a_long_refusal_of_a_body_is_compressed(
+    service: Service, method: str, target: str, way: tuple[str, str]
+) -> None:
+    """It quotes the name of an unknown field; it is the same whichever way the request took."""
+    body = b'{"%b":1}' % (b"x" * 2000)
+    plain, packed = (service.raw(request(method, target, [way, *more], body)) for more in ([], [GZIP]))
+
+    assert_problem(plain, "validation", "x" * 2000)
+    assert "content-encoding" not in plain.headers
+    assert "Accept-Encoding" == plain.headers["vary"] == packed.headers["vary"]
+    assert plain.body == gzip.decompress(packed.body)
+
+
 def test_the_stream_is_never_compressed(service: Service) -> None:
     """An event would wait for others."""
     with listening(service, Accept_Encoding="gzip, br, *") as stream:
