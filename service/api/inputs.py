@@ -14,7 +14,7 @@ from service.api.asgi import UNLIMITED
 from service.api.readers import IN_PATH
 from service.api.repeated_members import repeated_member
 from service.errors import Invalid, UnsupportedMediaType
-from service.model import RESERVED_IDS, Token, UserId, Version
+from service.model import RESERVED_IDS, USER_ID, Token, UserId, Version
 from service.ranking.answers import Demand
 
 if TYPE_CHECKING:
@@ -206,13 +206,13 @@ def header_list(request: Request[Any, Any, Any], name: str) -> str | None:
 
 
 TOKEN_HEADER = "X-Consistency-Token"  # noqa: S105  a name
-_TOKEN = re.compile(r"([A-Za-z0-9_.:-]{1,64}):([1-9][0-9]{0,14})\Z")
+_TOKEN = re.compile(r"(.+):([1-9][0-9]{0,14})\Z")
 
 
 def token(text: str) -> Token:
     """Return the token that the text is; raises `Invalid` for any other text. An id may contain colons."""
     found = _TOKEN.match(text)
-    if not found:
+    if not found or not USER_ID.match(found[1]) or found[1] in RESERVED_IDS:
         raise Invalid((TOKEN_HEADER, "is not a token of a write's answer"))
     return Token(UserId(found[1]), Version(int(found[2])))
 

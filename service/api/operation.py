@@ -43,7 +43,8 @@ class Header(msgspec.Struct, frozen=True):
 
 
 _WHOLE = {"type": "integer", "minimum": 0}
-_TOKEN = {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,64}:[1-9][0-9]{0,14}$"}
+# Of an id that a user can have: neither a dot nor two, nor the name of a route.
+_TOKEN = {"type": "string", "pattern": r"^(?!(\.{1,2}|search):[0-9]+$)[A-Za-z0-9_.:-]{1,64}:[1-9][0-9]{0,14}$"}
 _TAG = {"type": "string", "pattern": '^"[^"]*"$'}
 
 REQUEST_HEADERS = {
