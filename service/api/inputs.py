@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 B = TypeVar("B")
 
 _MAX_PARAMETERS = 20
+_OWS = " \t"
+"""White space around a header's value and its parts (RFC 9110 section 5.6.3); `str.strip` would take more for it."""
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NAMED = re.compile(r"(?:required|unknown) field `([^`]*)`")
@@ -141,9 +143,9 @@ async def body(request: Request[Any, Any, Any], kind: type[B]) -> B:
     """
     # All lines of each: whoever sends two means to be read in two ways.
     declared, _, parameters = (header_list(request, "content-type") or "").lower().partition(";")
-    charset = parameters.strip().removeprefix("charset=").strip('"')
+    charset = parameters.strip(_OWS).removeprefix("charset=").strip('"')
     coding = (header_list(request, "content-encoding") or "identity").lower()
-    if declared.strip() != "application/json" or charset not in ("", "utf-8", "utf8") or coding != "identity":
+    if declared.strip(_OWS) != "application/json" or charset not in ("", "utf-8", "utf8") or coding != "identity":
         raise UnsupportedMediaType
     return parsed(await _raw(request), kind)
 
@@ -202,7 +204,7 @@ def not_reserved(text: str) -> UserId:
 def header_list(request: Request[Any, Any, Any], name: str) -> str | None:
     """Return a header whose value is a list; several lines of it are one list (RFC 9110 section 5.3)."""
     lines = request.headers.getall(name, [])
-    return ", ".join(lines).strip() if lines else None
+    return ", ".join(lines).strip(_OWS) if lines else None
 
 
 TOKEN_HEADER = "X-Consistency-Token"  # noqa: S105  a name

@@ -96,10 +96,11 @@ def test_the_wanted_versions_are_those_of_the_tags(lines: list[str], versions: t
 
 @pytest.mark.parametrize(
     "lines",
-    [[""], [","], ["v7"], ['"v7" "v8"'], ['*, "v7"'], ["*", "*"], ["*", '"v7"'], ['"v7'], ['"v1",' * (MAX_TAGS + 1)]],
-)
+    [[""], [","], ["v7"], ['"v7" "v8"'], ['*, "v7"'], ["*", "*"], ["*", '"v7"'], ['"v7'], ['"v1",' * (MAX_TAGS + 1)], ['"v7"\xa0'], ['\x85"v7"'],
+     ['"v1",\xa0"v7"'], ["*\x0b"]],
+)  # fmt: skip
 def test_a_precondition_that_is_no_list_of_tags_is_refused(lines: list[str]) -> None:
-    """Also one that is longer than is compared."""
+    """Also one that is longer than is compared, or that has other white space than spaces and tabs."""
     with pytest.raises(Invalid) as caught:
         wanted_versions(request("if-match", *lines))
 
