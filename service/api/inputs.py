@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 import msgspec
 from litestar.exceptions import HTTPException, InternalServerException
@@ -93,19 +93,24 @@ def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
 def _pairs(raw: bytes) -> list[tuple[str, str]]:
     if raw.count(b"&") >= _MAX_PARAMETERS:
         raise Invalid(("query", f"has more than {_MAX_PARAMETERS} parameters"))
+    return [_pair(part) for part in raw.split(b"&") if part]
+
+
+def _pair(part: bytes) -> tuple[str, str]:
+    raw_name, _, raw_value = part.partition(b"=")
+    name = _unquoted(raw_name, "query")
+    return name, _unquoted(raw_value, name or "query")
+
+
+def _unquoted(raw: bytes, field: str) -> str:
+    """Return the text that stands in a query; raises `Invalid`, in the name of this field, for one that is none."""
     # The standard library would take such a sign for itself.
     if _BROKEN_ESCAPE.search(raw):
-        raise Invalid((_holder_of_broken_escape(raw), "holds a percent sign without two hexadecimal digits after it"))
+        raise Invalid((field, "holds a percent sign without two hexadecimal digits after it"))
     try:
-        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict")
+        return unquote_plus(raw.decode("ascii"), errors="strict")
     except ValueError:
-        raise Invalid(("query", "is not a well-formed query in UTF-8")) from None
-
-
-def _holder_of_broken_escape(raw: bytes) -> str:
-    broken = next(pair for pair in raw.split(b"&") if _BROKEN_ESCAPE.search(pair))
-    name, _, value = broken.partition(b"=")
-    return name.decode("ascii", "replace") if name and _BROKEN_ESCAPE.search(value) else "query"
+        raise Invalid((field, "is not well-formed UTF-8 in percent-encoding")) from None
 
 
 def query(request: Request[Any, Any, Any]) -> dict[str, Any]:

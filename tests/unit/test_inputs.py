@@ -119,10 +119,25 @@ def test_a_bad_query_is_told_whole(query: str, fields: list[str]) -> None:
     assert fields == [field for field, _ in problems(lambda: read(query))]
 
 
-@pytest.mark.parametrize("query", ["q=%FF", "q=%C3", "%FF=1", "q=\xe9", "&".join(f"x{n}=1" for n in range(21))])
-def test_a_query_that_is_none_is_refused(query: str) -> None:
-    """Not UTF-8, not ASCII on the wire, or endless."""
-    assert ["query"] == [field for field, _ in problems(lambda: read(query))]
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("q=%FF", "q"),
+        ("q=%C3", "q"),
+        ("q=%ED%A0%80", "q"),
+        ("q=\xe9", "q"),
+        ("q=%zz", "q"),
+        ("limit=1&%71=%", "q"),
+        ("%FF=1", "query"),
+        ("\xe9=1", "query"),
+        ("%=1", "query"),
+        ("=%", "query"),
+        ("&".join(f"x{n}=1" for n in range(21)), "query"),
+    ],
+)
+def test_a_query_that_is_none_is_refused(query: str, field: str) -> None:
+    """Not UTF-8, not ASCII on the wire, a broken escape, in the name of the parameter if that can be read; or endless."""
+    assert [field] == [name for name, _ in problems(lambda: read(query))]
 
 
 def test_a_route_without_parameters_takes_none() -> None:
@@ -207,6 +222,8 @@ async def test_json_in_utf8_is_read(content_type: str) -> None:
     [
         "",
         "text/plain",
+        "\xa0application/json",
+        "application/json\xa0;charset=utf-8",
         "text/json",
         "application/jsonp",
         "application/json-patch+json",
