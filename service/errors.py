@@ -92,7 +92,7 @@ class NoSuchDatabase(Misconfigured):
 
 
 class Unsupported(Unavailable):
-    """REDIS_URL names a server that refuses a command of the mirror."""
+    """REDIS_URL names a server that refuses a command of the mirror, as a Sentinel or a proxy does."""
 
 
 class NotReady(Unavailable):
