@@ -80,7 +80,7 @@ def without_database() -> Iterator[str]:
 
 BOARD_SLOT = "6644"
 SERVERS: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
-    "sentinel": (sentinel, "Sentinel"),
+    "sentinel": (sentinel, "names a Sentinel"),
     "cluster, all slots": (lambda: cluster("0-16383"), "Cluster"),
     "cluster, the board's slot": (lambda: cluster(f"{BOARD_SLOT}-{BOARD_SLOT}"), "Cluster"),
     "cluster, another slot": (lambda: cluster("0-0"), "Cluster"),
@@ -227,5 +227,5 @@ def test_health_and_reads_over_http_are_never_500(database_url: str) -> None:
         assert "pending" == answers[-1].headers["x-mirror-write"]
         assert "degraded" == health["status"]
         assert "Sentinel" in health["mirror"]["reason"]
-        assert 1 == sum("Sentinel" in str(line.get("reason")) for line in service.logged())
+        assert 1 == sum("names a Sentinel" in str(line.get("reason")) for line in service.logged())
         assert [] == service.defects()
