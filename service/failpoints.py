@@ -49,6 +49,8 @@ Point = Literal[
     "reconcile_after_select",  # they were read from both
     "reconcile_before_fix",  # what to repair is decided, and not done
     "history_before_write",  # some more rows of a day's history are to be written
+    "compaction_after_begin",  # the board refuses unknown users, and still has the fields of deleted ones
+    "compaction_after_announcement",  # it is known which tombstones go, and none has gone
 ]
 POINTS: tuple[str, ...] = get_args(Point)
 

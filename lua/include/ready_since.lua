@@ -1,7 +1,11 @@
--- Whether the mirror has that version of that user or a newer one; a deletion is a version too.
-local function reached(users_key, id, version)
+-- Whether the mirror has that version of that user or a newer one; a deletion is a version too. A user without a field is
+-- deleted if the version is settled: whoever wrote it had ended, and was on the board, when such fields began to go.
+local function reached(users_key, state_key, id, version)
     local held = redis.call("HGET", users_key, id)
-    local held_version = tonumber(held and string.match(held, "^(%d+)|") or "")
+    if not held then
+        return version <= (tonumber(redis.call("HGET", state_key, "settled") or "") or -1)
+    end
+    local held_version = tonumber(string.match(held, "^(%d+)|") or "")
     return held_version ~= nil and held_version >= version
 end
 
@@ -14,7 +18,7 @@ local function ready_since(board_key, state_key, users_key, caller, first)
         if not version then
             return "malformed"
         end
-        behind = behind or not reached(users_key, ARGV[pair], version)
+        behind = behind or not reached(users_key, state_key, ARGV[pair], version)
     end
     local status, size, lag = ready(board_key, state_key, caller)
     if status == "ok" and behind then

@@ -21,6 +21,7 @@ from service.embedded import EmbeddedError
 from service.errors import LadderError, Misconfigured, StoreBug, Unavailable, as_sentence, explain
 from service.logs import configure
 from service.progress import Pace, progress
+from service.ranking.compaction import compact
 from service.ranking.drift import DRIFTS, Outcome, Report
 from service.ranking.loss import is_replaced
 from service.ranking.rating_history import record
@@ -35,6 +36,7 @@ from service.store.history import succeeds
 from service.store.inspection import Inspection
 from service.store.mirror import Mirror, Refused, State
 from service.store.rating_history import RatingHistory
+from service.store.tombstones import Tombstones
 
 _OK, _FAILED, _WRONG, _DRIFT, _BUSY, _AWAY, _REFUSED, _INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 _FRESH_MS = 5_000
@@ -153,7 +155,7 @@ def _task(options: argparse.Namespace) -> tuple[Literal["full", "incremental", "
 
 async def _full(options: argparse.Namespace, report: Report, database_url: str, redis_url: str) -> int:
     terms = Terms(options.dry_run, options.force, options.allow_rewind, options.may_empty)
-    failure = None if options.dry_run else await _keep(report, database_url)
+    failure: LadderError | Refused | None = None if options.dry_run else await _keep(report, database_url)
     kept = (report.history_day, report.history_rows, report.history_purged)
     with progress("Compared", 100) as show:
         pace = Pace("users")
@@ -165,6 +167,8 @@ async def _full(options: argparse.Namespace, report: Report, database_url: str, 
             work = Reconcile(feed, Mirror(client), Inspection(client), terms, progress=compared)
             try:
                 await work.run()
+                # Even if it fails the comparison is complete; the next run compacts.
+                failure = await _compact(feed, Mirror(client), Inspection(client), work.report, database_url) or failure
             finally:
                 for field in msgspec.structs.fields(Report):
                     setattr(report, field.name, getattr(work.report, field.name))
@@ -190,6 +194,18 @@ async def _keep(report: Report, database_url: str) -> LadderError | None:
             except (Unavailable, StoreBug) as error:
                 return error
     except (Unavailable, StoreBug) as error:
+        return error
+    return None
+
+
+async def _compact(
+    feed: Feed, mirror: Mirror, inspection: Inspection, report: Report, database_url: str
+) -> LadderError | Refused | None:
+    """Forget deleted users whom nobody can bring back; returns what went wrong."""
+    tailer = Tailer(database_url, mirror)
+    try:
+        await compact(Tombstones(feed), mirror, inspection, report, source=report.src, catch_up=tailer.catch_up)
+    except (Unavailable, StoreBug, Refused) as error:
         return error
     return None
 
@@ -271,10 +287,12 @@ def _print(report: Report, options: argparse.Namespace) -> None:
         print(outcome if report.dry_run or report.error else f"{outcome}; another history has begun")
         return
     counts = ", ".join(f"{getattr(report, drift):,} {drift}" for drift in DRIFTS if getattr(report, drift))
+    forgotten = max(report.tombstones_removed, report.mirror_tombstones_removed)
     outcome = f"{report.repaired:,} repaired, {report.raced:,} overtaken, {report.remaining:,} left"
     print(
         f"{report.checked:,} users, {f'{counts} ({outcome})' if counts else 'no drift'}"
         f"{f', size off by {report.miscount:,}' if report.miscount else ''}"
+        f"{f', {forgotten:,} deleted users forgotten' if forgotten else ''}"
         f"{f', history of {report.history_day}: {report.history_rows:,} rows' if report.history_day else ''}"
         f", {report.duration_ms / 1000:.1f} s"
     )

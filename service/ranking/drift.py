@@ -67,6 +67,13 @@ class Report(msgspec.Struct):
     """Rows of it that were written or taken back; those that were right already are not counted."""
     history_purged: int = 0
     """Rows that were too old."""
+    tombstones: int = 0
+    """Deleted users that Postgres remembers, at the end."""
+    mirror_tombstones: int = 0
+    """Deleted users that the mirror remembers, at the end."""
+    tombstones_removed: int = 0
+    mirror_tombstones_removed: int = 0
+    """Those that a compaction forgot."""
     duration_ms: int = 0
     error: str | None = None
     exit: int = 0

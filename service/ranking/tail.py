@@ -199,8 +199,8 @@ class Tailer:
                 # Another server has taken over, with settings of its own. It must not be stamped before they are
                 # examined: until then its lag is unknown, and no rank is read from it.
                 await self._examine_redis()
-            await self._check_clock(feed, state)
-            if not self._usable(state):
+            purged = await self._check_clock(feed, state)
+            if not self._usable(state) or int(state.checkpoint.xact) < purged:
                 if state is not None and not (any_board or succeeds(self.source, state.source)):
                     message = (
                         f"the board mirrors another database ({state.source}) than DATABASE_URL names ({self.source}),"
@@ -268,27 +268,37 @@ class Tailer:
                 self._warned.add(warning)
                 _log.warning("redis.settings", reason=warning)
 
-    async def _check_clock(self, feed: Feed, state: State | None) -> None:
+    async def _check_clock(self, feed: Feed, state: State | None) -> int:
         """
         Make sure that the order of transactions can be followed; raises `Withheld` if rows contradict it.
+
+        Returns the transaction that a checkpoint must have reached, because tombstones below it were removed: a Redis
+        that fell back to before that would keep the users who were deleted, and is loaded anew.
 
         A Postgres that is behind its own board, because an earlier copy of it was put back without a trace, is
         another history, and is made to say so. Asked after the board was: the horizon only rises.
         """
-        horizon, is_foreign = await feed.clock()
+        horizon, is_foreign, purged = await feed.clock()
         if is_foreign:
             message = (
                 "users claim transactions that this Postgres has yet to begin, as after the restore of a dump, so"
                 f" their changes cannot be followed: run {RECONCILE} --rebase"
             )
             raise Withheld(message)
-        if self._usable(state) and state.checkpoint.xact.isdecimal() and int(state.checkpoint.xact) > horizon:
+        if self._usable(state) and int(state.checkpoint.xact) > horizon:
             _log.warning("postgres.went_back", horizon=horizon, checkpoint=state.checkpoint.xact)
             await feed.disown(self.source)
             self.source = self._history.source = await feed.adopt()
+        return purged
 
     def _usable(self, state: State | None) -> TypeGuard[State]:
-        return state is not None and state.layout == str(LAYOUT) and state.source == self.source and state.intact
+        return (
+            state is not None
+            and state.layout == str(LAYOUT)
+            and state.source == self.source
+            and state.intact
+            and state.checkpoint.xact.isdecimal()
+        )
 
     async def _begin(self, feed: Feed, seen: State | None) -> State:
         # Taken before the load reads its first row: what commits from here on is the tail's to bring.

@@ -17,6 +17,7 @@ from service import metrics
 from service.errors import LadderError, StoreBug
 from service.model import Change, Checkpoint, Version
 from service.store import idempotency
+from service.store.mirror import Refused
 from service.store.postgres import (
     ANSWER_SECONDS,
     QUERIES,
@@ -108,10 +109,14 @@ class Feed:
         """End a history, if it still is this one: what it is asked for next is another."""
         await self._execute("disown", name=source.rpartition(":")[2])
 
-    async def clock(self) -> tuple[int, bool]:
-        """Return the horizon, and whether rows claim transactions that this cluster has yet to begin. O(log n)."""
-        ((horizon, is_foreign),) = await self._read("clock")
-        return int(horizon), bool(is_foreign)
+    async def clock(self) -> tuple[int, bool, int]:
+        """
+        Return the horizon, whether rows claim transactions that this cluster has yet to begin, and what is purged.
+
+        Tombstones of transactions below the last one may have been removed. O(log n).
+        """
+        ((horizon, is_foreign, purged),) = await self._read("clock")
+        return int(horizon), bool(is_foreign), int(purged)
 
     async def foreign(self) -> int:
         """Return how many users and tombstones claim transactions that this cluster has yet to begin. O(that)."""
@@ -170,9 +175,12 @@ class Feed:
         """
         Return what was committed after the checkpoint, the checkpoint after it, and whether that was all.
 
-        "All" is everything that any transaction below the snapshot's horizon committed.
+        "All" is everything that any transaction below the snapshot's horizon committed. Raises `Refused` when tombstones
+        after the checkpoint were removed: the deletions among the changes would be missing.
         """
         rows = await self._read("changes", xact=checkpoint.xact, id=checkpoint.id, limit=limit)
+        if int(rows[0][6]) > int(checkpoint.xact):
+            raise Refused
         found = [Change(row[2], row[3], row[4], row[5]) for row in rows if row[2] is not None]
         if len(found) == limit:
             return found, Checkpoint(rows[-1][1], rows[-1][2]), False

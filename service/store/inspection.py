@@ -128,6 +128,26 @@ class Inspection:
             if not held.endswith(b"|")
         ]
 
+    async def scan_gone(self, place: str, *, epoch: str) -> tuple[str, list[UserId]]:
+        """Return the ids of some users whom the mirror knows to be deleted, and the place behind, as `scan_users` does."""
+        place, found = await self._scan("HSCAN", self._keys.users, place, epoch=epoch)
+        return place, [
+            UserId(user_id.decode(errors="surrogateescape"))
+            for fields in found
+            for user_id, held in fields.items()
+            if held.endswith(b"|")
+        ]
+
+    async def sweep(self, ids: Sequence[UserId], *, epoch: str) -> int:
+        """Remove the fields of those of the users whose deletion is settled; returns how many. O(ids)."""
+        keys = (2, self._keys.users, self._keys.state)
+        # An id that somebody wrote by hand need not be text.
+        raw = [user_id.encode(errors="surrogateescape") for user_id in ids]
+        replies = await lua.pipeline(
+            self._client, [(lua.SWEEP, *keys, epoch, *chunk) for chunk in _chunks(raw, PEEK_IDS)]
+        )
+        return sum(_accepted(reply)[1] for reply in replies)
+
     async def scan_board(self, place: str, *, epoch: str) -> tuple[str, list[bytes]]:
         """Return some members of the board and the place behind them, as `scan_users` does."""
         place, found = await self._scan("ZSCAN", self._keys.board, place, epoch=epoch)

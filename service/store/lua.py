@@ -70,9 +70,12 @@ FIX = read("fix")
 GHOSTS = read("ghosts")
 RESYNC = read("resync")
 TAKE = read("take")
+COMPACT = read("compact")
+SWEEP = read("sweep")
 ALL = (
     *(RANK, SLICE_AT, SLICE_AFTER, ROWS_OF, NEIGHBORS, HISTOGRAM),
     *(PUT, APPLY, BEGIN, STORE_OBJECTS, PEEK, FIX, GHOSTS, RESYNC, TAKE),
+    *(COMPACT, SWEEP),
 )
 
 Command = tuple[Any, ...]

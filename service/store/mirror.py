@@ -69,6 +69,8 @@ class State(msgspec.Struct, frozen=True):
     checkpoint: Checkpoint
     loaded: str
     users: int
+    known: int
+    """Users and deleted users that the mirror has a field of."""
     lag_ms: int | None
     """None if it is unknown, because `applied` is not a time of this server's clock."""
     now_ms: int
@@ -282,6 +284,7 @@ class Mirror:
                 checkpoint=Checkpoint(fields["cx"], fields["ci"]),
                 loaded=fields["ld"],
                 users=members,
+                known=known,
                 lag_ms=lag_ms,
                 now_ms=now_ms,
                 run=run,
@@ -316,6 +319,22 @@ class Mirror:
         )
         if reply[0] != b"ok":
             raise Refused
+
+    async def compact(self, state: State, settled: Version, settled_xact: int, *, since_ms: int) -> str | None:
+        """
+        Begin a new epoch in which unknown users up to a version are known to be deleted; returns its name.
+
+        None if something that was seen in `state` is not there any more, or was not yet. Raises `Refused` if the epoch is
+        another one. O(1).
+        """
+        if not state.run:
+            return None
+        epoch, token = secrets.token_hex(8), secrets.token_hex(8)
+        arguments = (state.epoch, epoch, token, settled, settled_xact, state.run, since_ms)
+        (reply,) = await lua.pipeline(self._client, [(lua.COMPACT, 1, self._keys.state, *arguments)])
+        if reply[0] == b"epoch":
+            raise Refused
+        return epoch if reply[0] == b"ok" else None
 
     async def _broken_epoch(self) -> str:
         # A state hash that lost some of its fields may still have its epoch.

@@ -294,10 +294,12 @@ WHERE history.place <> EXCLUDED.place;
 UPDATE history SET place = 'gone back' WHERE name = %(name)s;
 
 -- name: clock
--- The horizon, and whether some user or tombstone claims a transaction that this cluster has not begun.
+-- The horizon, whether some user or tombstone claims a transaction that this cluster has not begun, and below which one
+-- tombstones were removed: a board whose checkpoint is before it cannot be followed to the present any more.
 SELECT pg_snapshot_xmin(now)::text,
        coalesce((SELECT xact FROM users ORDER BY xact DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(now), false)
-       OR coalesce((SELECT xact FROM user_tombstones ORDER BY xact DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(now), false)
+       OR coalesce((SELECT xact FROM user_tombstones ORDER BY xact DESC, id DESC LIMIT 1) >= pg_snapshot_xmax(now), false),
+       coalesce((SELECT purged_xact FROM history WHERE purged_name = name), '0')::text
 FROM pg_current_snapshot() AS now;
 
 -- name: foreign
@@ -370,9 +372,13 @@ ORDER BY rating, username DESC;
 -- name: changes
 -- What transactions below the horizon committed after (xact, id): users, and tombstones without a rating.
 -- Horizon and rows come from one snapshot: every transaction below it was finished, so nothing that
--- commits later can belong before the checkpoint.
-WITH now AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS horizon)
-SELECT now.horizon::text, change.xact::text, change.id, change.version, change.rating, change.username
+-- commits later can belong before the checkpoint. From the same one comes below which transaction tombstones were removed.
+WITH now AS MATERIALIZED (
+    SELECT pg_snapshot_xmin(pg_current_snapshot()) AS horizon,
+           coalesce((SELECT purged_xact FROM history WHERE purged_name = name), '0') AS purged
+)
+SELECT now.horizon::text, change.xact::text, change.id, change.version, change.rating, change.username,
+       now.purged::text
 FROM now LEFT JOIN LATERAL (
     (SELECT u.xact, u.id, u.version, u.rating, u.username FROM users u
      WHERE (u.xact, u.id) > (%(xact)s::xid8, %(id)s::text) AND u.xact < now.horizon

@@ -14,7 +14,7 @@ from service.model import UserId
 from service.order import encode, member
 from service.store import lua
 from service.store.lua import Script
-from tests.lua.calls import BOARD_STATE, BOARD_STATE_USERS, BOARD_USERS_STATE, SOURCE, Row, Scripts
+from tests.lua.calls import BOARD_STATE, BOARD_STATE_USERS, BOARD_USERS_STATE, KEYS, SOURCE, Row, Scripts
 from tests.servers.own_redis import own_redis
 
 SMALL, LARGE = 100, 100_000
@@ -87,6 +87,12 @@ def marks(board: Board) -> Sequence[Any]:
     return ("epoch", board.scripts.state("tok"), "next", "1", "a", "1", board.scripts.now_ms(), "1")
 
 
+def settled(board: Board) -> Sequence[Any]:
+    """The arguments of `compact`, for a board that is read from the server that fed it."""
+    board.scripts.client.hset(KEYS.state, "run", "run")
+    return ("epoch", "epoch", "next", 0, 0, "run", 0)
+
+
 _versions = iter(range(10**6, 10**7))
 
 CASES = {
@@ -131,6 +137,8 @@ CASES = {
     ),
     "peek": Case(lua.PEEK, BOARD_USERS_STATE, lambda _, rows: ("epoch", *(row.id for row in rows)), 2, 2),
     "resync": Case(lua.RESYNC, BOARD_STATE, lambda *_: ("epoch", 0), 3),
+    "compact": Case(lua.COMPACT, [KEYS.state], lambda board, _: settled(board), 2),
+    "sweep": Case(lua.SWEEP, [KEYS.users, KEYS.state], lambda _, rows: ("epoch", *(row.id for row in rows)), 3),
     "store_objects": Case(lua.STORE_OBJECTS, ["user:a"], lambda *_: ("0123abcd", 1, "{}", 1000), 2),
     "take": Case(lua.TAKE, ["bucket:a"], lambda *_: (10, 20, 1, 0), 3),
 }  # fmt: skip

@@ -20,7 +20,7 @@ READS = {"GET", "HGET", "HMGET", "MGET", "TIME", "TYPE", "ZCARD", "ZCOUNT"} | {
     "ZREVRANK",
     "ZSCORE",
 }
-WRITES = {"HINCRBY", "HSET", "SET", "UNLINK", "ZADD", "ZREM"}
+WRITES = {"HDEL", "HINCRBY", "HSET", "SET", "UNLINK", "ZADD", "ZREM"}
 MAX_LINES = 400
 
 _LINE = re.compile(r"-- (\S.{0,11}\S)? +(\S.*)")

@@ -6,6 +6,7 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from service.model import Around, Change, Checkpoint, Point, Rated, User, UserId, Version, Window
@@ -106,4 +107,6 @@ async def use_every_verb(mirror: Mirror, inspection: Inspection) -> None:
     await inspection.fix([Fix(change, Version(1))], epoch=state.epoch)
     await inspection.remove_ghosts([b"stranger"], epoch=state.epoch)
     await inspection.resync(0, epoch=state.epoch)
+    await mirror.compact(msgspec.structs.replace(state, run=state.run or "run"), Version(0), 0, since_ms=0)
+    await inspection.sweep([UserId("a")], epoch=state.epoch)
     await Buckets(mirror._client, rate=1, burst=1).take({"192.0.2.1": 1})

@@ -32,7 +32,8 @@ from tests.ranking.reconciling import BOARD, NOTE, STATE, USERS, Session, bypass
 PROGRAM = Path(__file__).parents[2] / "scripts" / "reconcile.py"
 FIELDS = (
     "run_id mode dry_run epoch src checked missing stale ahead orphan corrupt ghost miscount repaired raced next_id"
-    " lag_ms remaining history_day history_rows history_purged duration_ms error exit"
+    " lag_ms remaining history_day history_rows history_purged tombstones mirror_tombstones tombstones_removed"
+    " mirror_tombstones_removed duration_ms error exit"
 )
 
 

@@ -55,7 +55,8 @@ async def test_every_field_is_told(client: Client) -> None:
 
     assert told is not None
     assert (
-        State("1", "here", "e1", "t1", True, True, Checkpoint("700", "u:1"), "u:2", 2, told.lag_ms, told.now_ms) == told
+        State("1", "here", "e1", "t1", True, True, Checkpoint("700", "u:1"), "u:2", 2, 3, told.lag_ms, told.now_ms)
+        == told
     )
     assert told.now_ms - 1000 == told.lag_ms
 
