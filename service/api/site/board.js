@@ -172,13 +172,13 @@ export class Board {
     say(byId("players"), total ? players(total) : "No players yet");
     byId("live").hidden = !total;
     const empty = byId("empty");
-    if (!total && empty.dataset.of !== "nobody") {
+    if (!total && empty.dataset.of !== "no players") {
       empty.replaceChildren(
         element("p", {}, "There are no players yet. This creates the first one:"),
         element("pre", {}, element("code", {}, `curl -H content-type:application/json -d '{"username": "Ada"}' ${new URL("users", document.baseURI)}`)),
       );
     }
-    empty.dataset.of = total ? "" : "nobody";
+    empty.dataset.of = total ? "" : "no players";
     empty.hidden = Boolean(total);
     this.body.parentElement.hidden = !total;
     const full = shown >= MOST;

@@ -33,7 +33,7 @@
     show();
     document.getElementById("theme").addEventListener("click", () => {
       const theme = isDark() ? "light" : "dark";
-      // Whoever chooses what the system says anyway goes on following the system.
+      // A choice that is the same as the system follows the system from then on.
       const own = (theme === "dark") === system.matches ? null : theme;
       if (own) root.dataset.theme = own;
       else delete root.dataset.theme;
