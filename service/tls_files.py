@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _POSTGRES_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile")
 _REDIS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+_DIRECTORIES = ("sslcrldir", "ssl_ca_path")
 _VERIFIES = ("verify-ca", "verify-full")
 _SYSTEM = "system"
 """What `sslrootcert` says for the authorities of the operating system."""
@@ -38,6 +39,10 @@ def check_postgres(parameters: Mapping[str, str]) -> None:
     _check_files(named)
     if (key := named.get("sslkey")) is not None:
         _check_key_is_private(key)
+    if (passwords := named.get("passfile")) is not None and not _is_private_file(passwords):
+        # libpq would warn at each connection, and take no password from it.
+        message = f"must name a file that others cannot read for passfile: set {passwords} to mode 0600"
+        raise ValueError(message)
     _check_certificates("sslrootcert", named.get("sslrootcert"))
     _check_pair("sslcert", named.get("sslcert"), "sslkey", named.get("sslkey"), parameters.get("sslpassword"))
 
@@ -62,13 +67,25 @@ def _default(variable: str, file: str) -> str:
 def _check_files(named: Mapping[str, str]) -> None:
     for name, file in named.items():
         try:
-            if Path(file).is_dir():
+            status = Path(file).stat()
+            # To open a pipe would wait for a writer, and what it gives can be read once.
+            if name in _DIRECTORIES if stat.S_ISREG(status.st_mode) else not stat.S_ISDIR(status.st_mode):
+                message = (
+                    f"must name a {'directory' if name in _DIRECTORIES else 'file'} for {name}, which {file} is not"
+                )
+                raise ValueError(message)
+            if stat.S_ISDIR(status.st_mode):
                 os.scandir(file).close()
             else:
                 Path(file).open("rb").close()
         except OSError as error:
             message = f"must name a file that can be read for {name}, not {file} ({error.strerror})"
             raise ValueError(message) from None
+
+
+def _is_private_file(file: str) -> bool:
+    mode = Path(file).stat().st_mode
+    return stat.S_ISREG(mode) and not mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
 def _check_key_is_private(file: str) -> None:

@@ -8,10 +8,11 @@ line is refused at once.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from itertools import zip_longest
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes, urlsplit
 
 from service import tls_files
 
@@ -43,6 +44,22 @@ _REDIS_PARAMETERS = frozenset(
     }
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,40}")
+_SECRETS = frozenset({"password", "sslpassword", "ssl_password"})
+_IPV6 = "must have an IPv6 address in brackets, as in [::1]"
+_SECONDS = r"(?=[0-9.]*[1-9])[0-9]{1,6}(\.[0-9]{1,6})?"
+_FLAG = "(?i:true|false|yes|no|[tfyn01])"
+# redis-py takes any text for a flag, and any number of seconds, and then times out at once or never.
+_REDIS_VALUES = {
+    "socket_timeout": _SECONDS,
+    "socket_connect_timeout": _SECONDS,
+    "socket_keepalive": _FLAG,
+    "ssl_check_hostname": _FLAG,
+    "ssl_cert_reqs": "none|optional|required",
+    "health_check_interval": "[0-9]{1,6}",
+    "max_connections": "[1-9][0-9]{0,6}",
+    # What CLIENT SETNAME takes.
+    "client_name": "[!-~]+",
+}
 
 
 def postgres_url(text: str) -> str:
@@ -51,43 +68,81 @@ def postgres_url(text: str) -> str:
     from psycopg import Error, pq  # noqa: PLC0415  see above
     from psycopg.conninfo import conninfo_to_dict, make_conninfo  # noqa: PLC0415  see above
 
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    defaults = pq.Conninfo.get_defaults()
+    known = {option.keyword.decode() for option in defaults}
     # The one spelling of another library that libpq takes.
     _check_separators(authority, path, query, known={*known, "ssl"})
-    _check_ports(re.findall(r":([^:,\]]*)(?=,|$)", authority.rpartition("@")[2]))
+    hosts = authority.rpartition("@")[2]
+    if any(re.match("[^[]*:[^[]*:", host) for host in hosts.split(",")):
+        raise ValueError(_IPV6)
+    _check_ports(re.findall(r":([^:,\]]*)(?=,|$)", hosts))
     _check_parameters(query, known={*known, "ssl"}, library="Postgres' own library")
     try:
         parts = {name: str(value) for name, value in conninfo_to_dict(text).items()}
     except Error:
-        wrong = "have sslmode instead of ssl" if "ssl=" in query else "be a URL that Postgres' own library takes"
-        message = f"must {wrong}"
+        message = _slip_that_libpq_refuses(hosts, query)
         raise ValueError(message) from None
+    if "replication" in parts:
+        message = "must have no parameter replication, because such a connection takes no ordinary statements"
+        raise ValueError(message)
     for name in _POSTGRES_NUMBERS:
         if not re.fullmatch(r"[0-9]{1,9}", parts.get(name, "0")):
             message = f"must have a number for {name}"
             raise ValueError(message)
-    _check_hosts(parts)
+    set_outside = {option.keyword.decode(): option.val.decode(errors="replace") for option in defaults if option.val}
+    _check_hosts({name: set_outside[name] for name in ("host", "hostaddr", "port") if name in set_outside} | parts)
     if parts.get("sslmode", "prefer") not in _SSL_MODES:
         message = f"must have one of {', '.join(_SSL_MODES)} for sslmode"
         raise ValueError(message)
+    tls_files.check_postgres(parts)
     # An address without a server: what libpq still complains of are the values of the other parameters.
     nowhere = make_conninfo(text, host="/nonexistent", hostaddr="", port="1")
     complaint = pq.PGconn.connect_start(nowhere.encode()).error_message.decode(errors="replace")
     if not complaint.startswith(("connection to", "could not connect")):
-        found = re.match(r'invalid "?(\w+)"? value', complaint)
-        message = f"must have a value for {found[1] if found else 'each parameter'} that Postgres' own library takes"
+        message = _slip_in_values(complaint)
         raise ValueError(message)
     if "service" not in parts and ("/" in parts.get("dbname", "/") or not parts.get("dbname")):
         message = "must have the name of one database after the host, as in postgresql://user@host/ladder"
         raise ValueError(message)
-    tls_files.check_postgres(parts)
     return text
+
+
+def _slip_that_libpq_refuses(hosts: str, query: str) -> str:
+    parts = query.split("&")
+    if any(part.startswith("ssl=") for part in parts):
+        return "must have sslmode instead of ssl"
+    if any(part.count("=") > 1 for part in parts):
+        return "must have & between its parameters, and = written as %3D in the value of one"
+    if len(parts) > 1 and "" in parts:
+        return "must have a parameter on both sides of each &"
+    return _IPV6 if "[" in hosts or "]" in hosts else "must be a URL that Postgres' own library takes"
+
+
+def _slip_in_values(complaint: str) -> str:
+    if complaint.startswith("weak sslmode"):
+        return (
+            "must have verify-full for sslmode with sslrootcert=system, and at least require with sslnegotiation=direct"
+        )
+    if "service" in complaint:
+        return "must have a service that is defined in the service file of Postgres' own library"
+    found = re.match(r'(?:invalid )?"?(\w+)"? value', complaint)
+    return f"must have a value for {found[1] if found else 'each parameter'} that Postgres' own library takes"
 
 
 def _check_hosts(parts: Mapping[str, str]) -> None:
     ports = parts.get("port", "").split(",")
     _check_ports(ports)
-    hosts = parts.get("hostaddr", parts.get("host", "")).split(",")
+    for host in parts.get("host", "").split(","):
+        if not host.startswith(("/", "@")):
+            _check_host_name(host)
+    addresses = parts["hostaddr"].split(",") if "hostaddr" in parts else []
+    if addresses and "host" in parts and len(addresses) != len(parts["host"].split(",")):
+        message = "must have one hostaddr for each host"
+        raise ValueError(message)
+    if not all(address == "" or _is_address(address) for address in addresses):
+        message = "must have numeric addresses for hostaddr"
+        raise ValueError(message)
+    hosts = addresses or parts.get("host", "").split(",")
     if len(ports) not in (1, len(hosts)):
         message = "must have one port for all its hosts, or a port for each"
         raise ValueError(message)
@@ -118,7 +173,7 @@ def redis_url(text: str) -> str:
     if "," in host:
         message = "must name one host: the master, or an address that always leads to it"
         raise ValueError(message)
-    _check_ports(re.findall(r":([^:\]]*)$", host))
+    _check_redis_host(host)
     _check_parameters(query, known=_REDIS_PARAMETERS, library="Ladder")
     if "+" in query:
         # It would be read as a space.
@@ -132,6 +187,7 @@ def redis_url(text: str) -> str:
     if is_socket and len(unquote_to_bytes(path)) > _LONGEST_SOCKET:
         message = f"must have the path of a socket of at most {_LONGEST_SOCKET} bytes"
         raise ValueError(message)
+    _check_redis_parameters(authority, parameters)
     databases = [number for number in ("" if is_socket else path.removeprefix("/"), parameters.get("db", "")) if number]
     if not all(re.fullmatch(r"[0-9]{1,9}", number) for number in databases) or len(databases) > 1:
         message = "must have the number of one database, as in redis://host/0 or unix:///run/redis.sock?db=0"
@@ -142,6 +198,26 @@ def redis_url(text: str) -> str:
     tls_files.check_redis(parameters)
     _ask_redis_py(text)
     return text
+
+
+def _check_redis_parameters(authority: str, parameters: Mapping[str, str]) -> None:
+    for name, value in parameters.items():
+        if name in _REDIS_VALUES and not re.fullmatch(_REDIS_VALUES[name], value):
+            message = f"must have a value for {name} that redis-py takes"
+            raise ValueError(message)
+    user, _, password = authority.rpartition("@")[0].partition(":")
+    for name, before in (("username", user), ("password", password)):
+        if before and name in parameters:
+            message = f"must have the {name} before the host or as a parameter, not both"
+            raise ValueError(message)
+
+
+def _check_redis_host(host: str) -> None:
+    found = re.fullmatch(r"(?:\[([^][]*)\]|([^][:]*))(?::([^][:]*))?", host)
+    if not found or (found[1] is not None and not _is_address(unquote(found[1]))):
+        raise ValueError(_IPV6)
+    _check_ports([found[3] or ""])
+    _check_host_name(unquote(found[2] or ""))
 
 
 def _ask_redis_py(text: str) -> None:
@@ -181,6 +257,11 @@ def _take_apart(text: str, schemes: Collection[str]) -> tuple[str, str, str]:
     if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
         message = "must have % written as %25 in a password or elsewhere"
         raise ValueError(message)
+    try:
+        unquote(rest, errors="strict")
+    except UnicodeDecodeError:
+        message = "must have what is percent-encoded in UTF-8, as in %C3%A9"
+        raise ValueError(message) from None
     if "%00" in rest:
         message = "must have no %00, which no store takes"
         raise ValueError(message)
@@ -224,16 +305,37 @@ def _check_ports(ports: Collection[str]) -> None:
         raise ValueError(message)
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_host_name(host: str) -> None:
+    """Refuse what cannot even be asked of a name server; Python raises another error for it than for an unknown name."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        message = "must have host names whose parts between the dots have 1 to 63 characters"
+        raise ValueError(message) from None
+
+
 def _check_parameters(query: str, *, known: Collection[str], library: str) -> None:
     names = [part.partition("=")[0] for part in query.split("&") if part]
-    for name in names:
+    for place, name in enumerate(names):
         if name not in known:
+            if not _SECRETS.isdisjoint(names[:place]):
+                # The name may be a piece of the password.
+                message = "must have & written as %26 in a password"
+                raise ValueError(message)
             # What does not look like a name may be a piece of a password.
             message = f"must have no parameter {name if _NAME.fullmatch(name) else 'of that name'}, which {library} does not take"
             raise ValueError(message)
         if names.count(name) > 1:
             message = f"must have the parameter {name} once"
             raise ValueError(message)
-    if not all("=" in part for part in query.split("&") if part):
+    if not all(part.partition("=")[2] for part in query.split("&") if part):
         message = "must have a value for each parameter, as in name=value"
         raise ValueError(message)

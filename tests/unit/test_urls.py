@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -42,7 +43,26 @@ POSTGRES_SLIPS = {
     "postgresql://u@h/x?channel_binding=geheim": "a value for channel_binding",
     "postgresql://u@h/x?ssl_min_protocol_version=geheim": "a value for ssl_min_protocol_version",
     "postgresql://u@h/x?keepalives_idle=soon": "a number for keepalives_idle",
-    "postgresql://u@h/x?service=geheim": "a value for each parameter",
+    "postgresql://u@h/x?service=geheim": "a service that is defined",
+    "postgresql://h/x?password=ge&heim": "& written as %26",
+    "postgresql://h/x?user=u&password=ge&heim=1&port=1": "& written as %26",
+    "postgresql://u:geheim%FF@h/x": "UTF-8",
+    "postgresql://u:geheim@h/%FF": "UTF-8",
+    "postgresql://u:geheim@::1/x": "IPv6 address in brackets",
+    "postgresql://u:geheim@h,::1:5432/x": "IPv6 address in brackets",
+    "postgresql://u:geheim@[::1/x": "IPv6 address in brackets",
+    "postgresql://u:geheim@h..example/x": "between the dots",
+    f"postgresql://u:geheim@{'h' * 64}/x": "between the dots",
+    "postgresql:///x?host=a,b..c": "between the dots",
+    "postgresql://h/x?hostaddr=h": "numeric addresses for hostaddr",
+    "postgresql://h/x?hostaddr=127.0.0.1,127.0.0.2": "one hostaddr for each host",
+    "postgresql://h/x?sslrootcert=": "a value for each parameter",
+    "postgresql://h/x?replication=database": "no parameter replication",
+    "postgresql://h/x?options=-csearch_path=a": "= written as %3D",
+    "postgresql://h/x?sslmode=require;connect_timeout=3": "& between its parameters",
+    "postgresql://h/x?&": "both sides of each &",
+    "postgresql://h/x?sslmode=require&sslrootcert=system": "verify-full for sslmode",
+    "postgresql://h/x?passfile=/": "others cannot read for passfile",
     "postgresql://u@h": "the name of one database",
     "postgresql://u@h/": "the name of one database",
     "postgresql://u@h/x/": "the name of one database",
@@ -69,7 +89,26 @@ REDIS_SLIPS = {
     "redis://h?db=geheim": "the number of one database",
     "redis://h?ssl=true": "start with rediss://",
     "redis://h?ssl_cert_reqs=none": "start with rediss://",
-    "rediss://h?ssl_cert_reqs=geheim": "a value for each parameter",
+    "rediss://h?ssl_cert_reqs=geheim": "a value for ssl_cert_reqs",
+    "rediss://h?ssl_check_hostname=geheim": "a value for ssl_check_hostname",
+    "rediss://h?ssl_ca_certs=": "a value for each parameter",
+    "redis://h?socket_timeout=0": "a value for socket_timeout",
+    "redis://h?socket_timeout=-1": "a value for socket_timeout",
+    "redis://h?socket_connect_timeout=nan": "a value for socket_connect_timeout",
+    "redis://h?socket_keepalive=geheim": "a value for socket_keepalive",
+    "redis://h?health_check_interval=-1": "a value for health_check_interval",
+    "redis://h?max_connections=0": "a value for max_connections",
+    "redis://h?client_name=ge%20heim": "a value for client_name",
+    "redis://h?db=": "a value for each parameter",
+    "redis://u:geheim@h?username=me": "the username before the host",
+    "redis://:geheim@h?password=heim": "the password before the host",
+    "redis://h?password=ge&heim": "& written as %26",
+    "redis://:geheim%FF@h": "UTF-8",
+    "redis://:geheim@::1": "IPv6 address in brackets",
+    "redis://:geheim@::1:6379": "IPv6 address in brackets",
+    "redis://:geheim@[h]": "IPv6 address in brackets",
+    "redis://:geheim@[::1]x:6379": "IPv6 address in brackets",
+    "redis://:geheim@h..example": "between the dots",
     "redis://h?socket_timeout=geheim": "a value for socket_timeout",
     "redis://h?decode_responses=true": "no parameter decode_responses,",
     "redis://h?protocol=3": "no parameter protocol,",
@@ -148,6 +187,23 @@ def test_what_redis_py_takes_is_taken(url: str) -> None:
     assert url == redis_url(url)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("PGHOST", "h..example", "between the dots"),
+        ("PGPORT", "http", "ports"),
+        ("PGHOSTADDR", "h", "numeric addresses"),
+    ],
+)
+def test_an_address_that_libpq_takes_from_its_own_variables_is_checked(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    """What the URL leaves out."""
+    monkeypatch.setenv(variable, value)
+
+    assert words in said("database_url", "postgresql:///x")
+
+
 def test_a_name_with_a_byte_order_mark_is_told_from_one_that_is_missing() -> None:
     """An editor on Windows puts one before the first variable of a file."""
     with pytest.raises(SettingsError, match=r"is not set: its name has a byte order mark"):
@@ -170,6 +226,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "open.key").write_bytes((folder / "good.key").read_bytes())
     (folder / "open.key").chmod(0o644)
     (folder / "text").write_text("no certificate\n")
+    (folder / "text").chmod(0o644)
+    os.mkfifo(folder / "pipe")
     return folder
 
 
@@ -185,6 +243,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sslcert={}/good.crt", "read for sslkey, not "),
         ("sslcrl={}/missing", "read for sslcrl, not {}/missing"),
         ("passfile={}/missing", "read for passfile, not {}/missing"),
+        ("passfile={}/text", "set {}/text to mode 0600"),
+        ("sslrootcert={}/pipe", "a file for sslrootcert, which {}/pipe is not"),
+        ("sslcrldir={}/text", "a directory for sslcrldir, which {}/text is not"),
     ],
 )
 def test_a_file_of_postgres_that_cannot_be_used_is_named(files: Path, query: str, words: str) -> None:
@@ -199,6 +260,8 @@ def test_a_file_of_postgres_that_cannot_be_used_is_named(files: Path, query: str
     [
         ("ssl_ca_certs={}/missing", "read for ssl_ca_certs, not {}/missing (No such file or directory)"),
         ("ssl_ca_certs={}/text", "certificates in PEM for ssl_ca_certs, which {}/text is not"),
+        ("ssl_ca_certs={}/pipe", "a file for ssl_ca_certs, which {}/pipe is not"),
+        ("ssl_ca_path={}/text", "a directory for ssl_ca_path, which {}/text is not"),
         ("ssl_ca_path={}/missing", "read for ssl_ca_path, not {}/missing"),
         ("ssl_certfile={}/good.crt", "both ssl_certfile and ssl_keyfile"),
         ("ssl_certfile={}/good.crt&ssl_keyfile={}/missing", "read for ssl_keyfile, not {}/missing"),
