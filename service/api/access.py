@@ -6,13 +6,13 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING
 
-from service.api.asgi import add_headers
+from service.api.asgi import varying
 from service.errors import Unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.api.asgi import ASGIApp, Headers, Receive, Scope, Send
+    from service.api.asgi import ASGIApp, Headers, Message, Receive, Scope, Send
 
 _PREFLIGHT_SECONDS = 600
 _ALLOWED_HEADERS = (
@@ -64,7 +64,7 @@ class Cors:
             await self._app(scope, receive, send)
             return
         asked = {name: value for name, value in scope["headers"] if name in _ASKED}
-        told: Headers = [(b"vary", b"Origin")]
+        told: Headers = []
         origin = asked.get(b"origin")
         if origin in self._origins:
             told.append((b"access-control-allow-origin", origin))
@@ -77,7 +77,13 @@ class Cors:
                 scope["state"]["preflight"] = True
             else:
                 told.append((b"access-control-expose-headers", _EXPOSED_HEADERS))
-        await self._app(scope, receive, add_headers(send, told))
+
+        async def telling(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*varying(message["headers"], b"Origin"), *told]
+            await send(message)
+
+        await self._app(scope, receive, telling)
 
 
 class Preflights:

@@ -42,3 +42,12 @@ def add_headers(send: Send, headers: Sequence[Header]) -> Send:
         await send(message)
 
     return adding
+
+
+def varying(headers: Sequence[Header], on: bytes) -> Headers:
+    """Return the headers with `Vary` naming this one beside what it names already; in one line, for caches that read one."""
+    named = [value for name, value in headers if name == b"vary"]
+    if any(on in value for value in named):
+        return list(headers)
+    others = [header for header in headers if header[0] != b"vary"]
+    return [*others, (b"vary", b", ".join([*named, on]))]

@@ -18,6 +18,8 @@ except ImportError:
     # A processor for which there is no wheel: the same bytes' worth, at six times the cost.
     import zlib as fast_zlib  # type: ignore[no-redef]  # it has what is used of the other
 
+from service.api.asgi import varying
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -107,7 +109,7 @@ class Compression:
                 headers = dict(message["headers"])
                 is_long = int(headers.get(b"content-length", 0)) > MIN_BYTES
                 if is_long or (message["status"] < 400 and _may_be_long(scope)):
-                    message["headers"] = _varying(message["headers"])
+                    message["headers"] = varying(message["headers"], VARY[1])
                     if is_long and b"etag" not in headers and accepts_gzip(scope["headers"]):
                         held = message
                         return
@@ -122,15 +124,6 @@ class Compression:
             await send(message)
 
         await self._app(scope, receive, compressing)
-
-
-def _varying(headers: Headers) -> Headers:
-    """Return the headers with `Vary` naming Accept-Encoding beside what it names already."""
-    named = [value for name, value in headers if name == VARY[0]]
-    if any(VARY[1] in value for value in named):
-        return headers
-    others = [header for header in headers if header[0] != VARY[0]]
-    return [*others, (VARY[0], b", ".join([*named, VARY[1]]))]
 
 
 def _may_be_long(scope: Scope) -> bool:

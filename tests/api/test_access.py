@@ -131,6 +131,14 @@ def test_the_page_of_a_known_origin_may_ask(service: Service) -> None:
     assert (431, ORIGIN) == (too_long.status_code, too_long.headers["access-control-allow-origin"])
 
 
+def test_vary_is_one_line(service: Service) -> None:
+    """Some caches read only one: they would send an answer in gzip, or of another origin, to the wrong client."""
+    for target in ("/leaderboard?limit=1", "/leaderboard", "/openapi.json", "/metrics"):
+        (line,) = service.get(target, Origin=ORIGIN).headers.get_list("vary")
+
+        assert {"Origin", "Accept-Encoding"} <= set(line.split(", "))
+
+
 def test_a_preflight_of_a_known_origin_is_answered(service: Service) -> None:
     """Without a key: browsers send none with it."""
     asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "if-match"}
