@@ -30,7 +30,7 @@ from service.api.admission import Admission
 from service.api.audience import LONGEST, Audience
 from service.api.client_address import ClientAddresses
 from service.api.compression import Compression
-from service.api.inputs import check_chunks, check_length, check_query
+from service.api.inputs import check_chunks, check_length, check_query, header_list
 from service.api.lane import Lane
 from service.api.options import options
 from service.api.problems import HANDLERS
@@ -222,7 +222,7 @@ def _checks(keys: Keys) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
     async def check(request: Request[Any, Any, Any]) -> None:
         handler = request.route_handler
         if handler.opt.get("writes"):
-            keys.check(request.headers.get("authorization", ""))
+            keys.check(header_list(request, "authorization") or "")
         check_length(request, handler)
         check_query(request, handler)
         await check_chunks(request)

@@ -83,6 +83,14 @@ def test_nobody_else_may_write(
     assert 401 == service.client.request(method, target, content=b"{", headers=headers).status_code
 
 
+@pytest.mark.parametrize("keys", [(KEYS[0], "wrong"), ("wrong", KEYS[0]), (KEYS[0], KEYS[0])])
+def test_two_lines_of_authorization_are_no_key(service: Service, keys: tuple[str, str]) -> None:
+    """As the same two in one line: which of them is meant depends on the reader."""
+    headers = [(b"Authorization", f"Bearer {key}".encode()) for key in keys]
+    for method, target, body in WRITES:
+        assert_problem(service.client.request(method, target, json=body, headers=headers), "unauthorized")
+
+
 @pytest.mark.parametrize("target", READS)
 def test_reads_are_public(service: Service, target: str) -> None:
     """With a wrong key too."""
