@@ -1,9 +1,9 @@
 -- Tombstones of transactions below `purged_xact` may have been removed, in the history of that name. A board whose
 -- checkpoint is before it is loaded anew.
-ALTER TABLE history ADD COLUMN purged_name text, ADD COLUMN purged_xact xid8;
+ALTER TABLE history ADD COLUMN IF NOT EXISTS purged_name text, ADD COLUMN IF NOT EXISTS purged_xact xid8;
 
--- As before, but the transaction has its id before it draws a version. So of a version that was drawn at some moment it is
--- known that its transaction is below every one that begins later.
+-- As before, but the transaction has its id before it draws a version: the transaction of a version that has been drawn
+-- is below every transaction that begins later.
 CREATE OR REPLACE FUNCTION users_stamp() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 BEGIN
