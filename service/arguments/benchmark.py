@@ -17,7 +17,7 @@ Measure Ladder on this machine: what a rank costs, and how many requests a secon
   soak     memory of the service's processes over a long time of mixed load
   report   docs/benchmarks.md and its plots, from what the others wrote with --output docs/benchmarks
 
-Whoever measures uses a database of their own (ladder_benchmark_N) and Redis database 9, which must be empty.
+A measurement uses a database of its own (ladder_benchmark_N) and Redis database 9, which must be empty.
 """
 EPILOG = f"""\
 {stores.HELP}

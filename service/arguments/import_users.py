@@ -16,21 +16,21 @@ writes them, are passed over. Lines are taken in their order:
   with an id      that user is created, or gets the rating and, if it differs, the username
   without an id   the user of that name (case does not count) gets the rating, or is created
 
-Whoever has that rating and username already is not touched. A line is refused, and the others are taken, when a
+A user who has that rating and username already is not touched. A line is refused, and the others are taken, when a
 value is not exactly what the service accepts, when the username belongs to another user at the end of the list, or
 when an earlier line is about the same user or the same username: the first one counts. So users may swap names, or pass
 a name on, whatever the order of the lines: a line whose username another user still has waits for the end of the list
-(100,000 such lines at most; one beyond them is refused). The refused lines go to FILE.rejects.csv (in a dry run to
+(at most 100,000 lines wait; one beyond them is refused). The refused lines go to FILE.rejects.csv (in a dry run to
 FILE.dry-run.rejects.csv) with their numbers and the reasons. A list of which nothing was refused may be imported again,
 which changes nothing.
 
-Lines are committed 5,000 at a time, each time together with how far the list was taken. Whatever ends an import, a
-power failure too, the same command goes on from there, and ends as if nothing had happened: same users, same counts,
-same file of refused lines. That holds for a week, for as long as FILE has the same contents and that file is there;
-else, and for standard input, an import begins at the first line, which does not touch what was taken already.
+Lines are committed 5,000 at a time, together with the position in the list. After an interruption, even a power
+failure, the same command continues from that position, with the same result: same users, same counts, same file of
+refused lines. It can do so for a week, while FILE has the same contents and the file of refused lines is there.
+Otherwise, and for standard input, an import begins at the first line; users who are up to date are not touched.
 
-A service may go on serving meanwhile. Who is on the 5,000 lines of the moment can be written a fraction of a second
-later, and nobody else notices. Memory is some 110 MB, whatever the size of FILE.
+A service may go on serving meanwhile. Writes to users on the current 5,000 lines wait a fraction of a second; others
+do not wait. An import needs some 110 MB of memory, whatever the size of FILE.
 """
 EPILOG = f"""\
 {stores.HELP}

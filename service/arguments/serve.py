@@ -24,7 +24,7 @@ _DEMO_MATCHES, _MAX_DEMO_MATCHES = 3, 1000
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage: whoever starts a server reads its log."""
+    """Says what is wrong in one sentence, without the usage, because it ends up in a server's log."""
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
