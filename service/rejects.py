@@ -22,8 +22,8 @@ class Rejects:
     """
     The file of refused lines, with their numbers and reasons; use as a context manager.
 
-    Opened at once, to find out that it cannot be (`OSError`), but left as it is until `begin`: it may be that of another
-    process, which imports the same list. From then on it is this one's, and removed at the end if nothing was refused.
+    The file is opened at once, so that an error (`OSError`) shows early, but not changed before `begin`: it may belong to
+    another process that imports the same list. After `begin` it is removed at the end if nothing was refused.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class Rejects:
         self._size = 0
 
     def begin(self, size: int = 0) -> bool:
-        """Go on after the first bytes, of an earlier import, or from the start; False if there are not so many."""
+        """Continue after the first `size` bytes, which an earlier import wrote; False if the file is shorter."""
         if self._is_regular and os.fstat(self._file.fileno()).st_size < size:
             return False
         self._begun = True
@@ -49,7 +49,7 @@ class Rejects:
         return self._size
 
     def cut(self, size: int) -> None:
-        """Forget what was written after the first bytes."""
+        """Remove everything after the first `size` bytes."""
         if self._is_regular:
             self._file.flush()
             self._file.truncate(size)
@@ -74,7 +74,7 @@ class Rejects:
     ) -> None:
         opened = os.fstat(self._file.fileno())
         self._file.close()
-        # It may be a device, or another's by now.
+        # The path may name a device, or another process's file by now.
         if self._is_regular and self._begun and not self._size:
             with suppress(FileNotFoundError):
                 if os.path.samestat(opened, self.path.stat()):
@@ -97,7 +97,7 @@ class StreamedRejects:
         self._pending = bytearray()
 
     def begin(self, size: int = 0) -> bool:
-        """Start; False if an earlier import wrote something, which is not there to go on from."""
+        """Start; False if an earlier import wrote lines (`size` bytes), because a stream cannot be continued."""
         return size == 0
 
     @property
@@ -106,7 +106,7 @@ class StreamedRejects:
         return self._written + len(self._pending)
 
     def cut(self, size: int) -> None:
-        """Forget what was kept after the first bytes, and write those. Raises `OSError`."""
+        """Drop everything after the first `size` bytes, and write the rest out. Raises `OSError`."""
         del self._pending[size - self._written :]
         self._write()
 

@@ -1,13 +1,13 @@
 """
-Runs a program such that it ends in a defined way wherever its three standard streams lead.
+Runs a program so that it ends in a defined way, whatever its three standard streams lead to.
 
-Closed at start (`>&-`): the number is taken by /dev/null, because the next file or connection would get it, and what is
-printed would go there. `sys.stdin` and `sys.stdout` are None then, as Python leaves them.
+Closed at start (`>&-`): /dev/null takes the descriptor's number. Otherwise the next file or connection would get it, and
+receive what is printed. `sys.stdin` and `sys.stdout` stay None, as Python sets them then.
 
 Standard error cannot be written (`2>&1 | head`, a full disk): the message is dropped, the work goes on.
 
-Standard output cannot be written: a reader that has gone (`| head`) is no error, the exit code is that of the work. A full
-disk is one: exit code 1 and a sentence.
+Standard output cannot be written: if the reader has gone (`| head`), that is no error, and the exit code is that of the
+work. Anything else, for example a full disk, is an error: exit code 1 and a sentence.
 
 Imports the standard library alone and runs on Python 3.8.
 """
@@ -45,7 +45,7 @@ def run(work: Callable[[], int], *, program: str) -> int:
         _take(number)
     output = _wrap("stdout")
     if sys.stderr is None:
-        # What is printed to a file that is None goes to standard output.
+        # `print` takes a file of None for standard output.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  it stays open
     else:
         _wrap("stderr")

@@ -47,7 +47,7 @@ class Result(msgspec.Struct):
     error: str | None = None
 
     def __str__(self) -> str:
-        as_of = f"{self.as_of:%Y-%m-%d %H:%M:%S} UTC" if self.as_of else "nobody knows when"
+        as_of = f"{self.as_of:%Y-%m-%d %H:%M:%S} UTC" if self.as_of else "an unknown time"
         return f"{self.users:,} users as of {as_of}, {self.seconds:.1f} s"
 
 

@@ -44,8 +44,8 @@ from service.user_csv import BadList, Record, Scan, UserCsv, scan
 
 _OK, _FAILED, _WRONG, _SOME_REFUSED, _BUSY, _AWAY, _REFUSED, _INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 _BOARD_SECONDS = 60
-"""How long the board may take to show the import, and a second more for every so many users:"""
 _USERS_PER_SECOND = 2_000
+"""The board may take a minute to show the import, and a second more for each 2,000 changed users."""
 
 
 class Unusable(Exception):
@@ -140,7 +140,7 @@ def _run(options: argparse.Namespace, result: Result) -> None:
             with open_intake(database_url, dry_run=True) as intake:
                 _Import(source, intake, rejects, result, Progress()).run()
             return
-        # Rather now than when everything is committed and only the board is missing.
+        # Asked now: an unreachable Redis must be found before everything is committed and only the board is missing.
         board = asyncio.run(_board(redis_url))
         migrate(database_url)
         asyncio.run(_check_board(board, database_url))
@@ -151,7 +151,7 @@ def _run(options: argparse.Namespace, result: Result) -> None:
                 _Import(source, intake, rejects, result, done).run()
             asyncio.run(_wait_for_board(database_url, redis_url, result.created + result.updated))
             if source.scan:
-                # Not before the board shows it: who is killed while it waits goes on waiting.
+                # Only once the board shows it: an import that is killed while it waits must wait again when repeated.
                 intake.forget()
 
 
@@ -201,7 +201,7 @@ class _Source:
         """Give the lines that are left, `CHUNK_LINES` at a time; a regular file is read one ahead, in another thread."""
         records = iter(self.users)
         if not self.is_regular:
-            # Whoever waits for a pipe in another thread cannot be interrupted.
+            # A thread that waits for a pipe cannot be interrupted, so the pipe is read in this one.
             while chunk := list(islice(records, CHUNK_LINES)):
                 yield chunk
             return
@@ -219,7 +219,7 @@ class _Source:
             raise BadList(message)
 
     def position(self) -> int:
-        """How many bytes of the file have been read; 0 where nobody knows of how many."""
+        """Bytes of the file that have been read; 0 if its size is unknown."""
         return self._file.tell() if self.is_regular else 0
 
 
@@ -236,7 +236,7 @@ def _opened(name: str) -> BinaryIO:
 def _rejects(options: argparse.Namespace, file: BinaryIO) -> Rejects | StreamedRejects:
     if options.rejects == "-":
         return StreamedRejects(sys.stdout.fileno())
-    # An import that goes on after a dry run of its list needs its own.
+    # The file of an unfinished import must outlive a dry run of the same list: it is needed to resume.
     suffix = ".dry-run.rejects.csv" if options.dry_run else ".rejects.csv"
     path = Path(options.rejects or f"{'stdin' if options.file == '-' else options.file}{suffix}")
     try:
@@ -295,7 +295,7 @@ class _Import:
 
         def settle(outcome: Outcome) -> None:
             nonlocal after
-            # An attempt before this one may have written something.
+            # A failed attempt may have written lines already.
             self._rejects.cut(before.rejects)
             refused = {record.number: record.content for record in chunk if isinstance(record.content, str)}
             refused |= outcome.refused
@@ -333,8 +333,8 @@ async def _board(redis_url: str) -> State | None:
 
 
 async def _check_board(board: State | None, database_url: str) -> None:
-    # Whoever follows an import replaces a board of another database: one wrong address must not take it from those who
-    # use it.
+    # The tailer that follows an import replaces a board of another database: one wrong address must not take a board
+    # from the service that uses it.
     async with Feed(database_url) as feed:
         source = await feed.source()
     if board is not None and not succeeds(source, board.source):

@@ -42,7 +42,7 @@ _OK, _FAILED, _WRONG, _DRIFT, _BUSY, _AWAY, _REFUSED, _INTERRUPTED = 0, 1, 2, 3,
 _FRESH_MS = 5_000
 """A board may lag so far behind and is still called up to date in a dry run."""
 _STUCK_SECONDS = 60
-"""So long another process that feeds the board may take to bring it up to date."""
+"""How long another process that feeds the board may take to bring it up to date."""
 _NICE = 5
 
 
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         failpoints.arm(os.environ)
         with ExitStack() as stack:
             database_url, redis_url = stack.enter_context(stores.chosen(options.data))
-            # Whoever serves requests on this machine goes first.
+            # Services on this machine go first.
             os.nice(_NICE)
             options.may_empty = _may_empty(options, database_url, redis_url)
             is_complete = False
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
                 is_complete = True
             except _EXPECTED as error:
                 _blame(error, report, options)
-                # It compared nothing, and has no business with this board: not even to leave word.
+                # It compared nothing, so the last report on this board stays.
                 if isinstance(error, LockBusy | NotSafe):
                     raise
             report.duration_ms = int((time.monotonic() - began) * 1000)
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _may_empty(options: argparse.Namespace, database_url: str, redis_url: str) -> bool:
-    """Whether the board may lose more than a tenth of its users: if that is expected, it is asked for. `NotSafe`."""
+    """Whether the board may lose more than a tenth of its users; asks if that is expected. Raises `NotSafe`."""
     mode, _ = _task(options)
 
     def concerns(source: str, state: State, is_empty: bool) -> bool:
@@ -107,7 +107,7 @@ def _may_empty(options: argparse.Namespace, database_url: str, redis_url: str) -
 _INTENTS = {
     "incremental": "Loading the board anew from this database",
     "rebase": "Beginning another history, for which the board is loaded anew from this database",
-    "full": "Removing from the board whom the database does not have",
+    "full": "Removing users from the board that the database does not have",
 }
 _EXPECTED = (KeyboardInterrupt, SettingsError, LockBusy, Refused, NotSafe, EmbeddedError, LadderError, OSError)
 
@@ -201,7 +201,7 @@ async def _keep(report: Report, database_url: str) -> LadderError | None:
 async def _compact(
     feed: Feed, mirror: Mirror, inspection: Inspection, report: Report, database_url: str
 ) -> LadderError | Refused | None:
-    """Forget deleted users whom nobody can bring back; returns what went wrong."""
+    """Compact both stores; returns what went wrong, which does not spoil the comparison."""
     tailer = Tailer(database_url, mirror)
     try:
         await compact(Tombstones(feed), mirror, inspection, report, source=report.src, catch_up=tailer.catch_up)
@@ -235,7 +235,7 @@ async def _incremental(options: argparse.Namespace, report: Report, database_url
         async with Feed(database_url) as feed:
             report.src = await feed.source()
         state = await mirror.state()
-        # A running service does the same: after a failover or a restore nobody needs to be asked.
+        # A running service does the same: a board of an earlier history may be replaced unasked.
         if state is not None and not succeeds(report.src, state.source) and not options.force:
             message = (
                 f"the board mirrors another database ({state.source}) than DATABASE_URL names ({report.src}): correct"
@@ -264,7 +264,7 @@ async def _catch_up(tailer: Tailer, *, force: bool) -> None:
 
                 def brought(users: int) -> None:
                     show(users, f"{users:,} users")
-                    # A load by this process may take as long as it goes on.
+                    # A load by this process may take any time while it makes progress.
                     if tailer.leading:
                         deadline.reschedule(asyncio.get_running_loop().time() + _STUCK_SECONDS)
 
