@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 
 class _Call(Generic[I, R]):
-    """An item that waits for its batch, and a future for each caller: who gives up leaves the others' alone."""
+    """An item that waits for its batch, with a future per caller: one caller's cancellation leaves the others alone."""
 
     __slots__ = ("deadline", "is_late", "item", "keys", "results", "wake")
 
@@ -53,7 +53,7 @@ class _Call(Generic[I, R]):
 
 
 BEHIND = 8
-"""Calls that may wait behind one whose result comes later; each of them would keep its caller for seconds."""
+"""Calls that may wait behind one whose result comes later: each of them keeps its caller waiting for seconds."""
 
 
 class Turns:
@@ -70,7 +70,7 @@ class Turns:
         """Calls whose result comes later."""
 
     def is_blocked(self, keys: Sequence[Hashable]) -> bool:
-        """Whether enough calls wait behind one of these keys whose result comes later. O(keys)."""
+        """Whether `BEHIND` calls wait already for one of these keys behind a call whose result comes later. O(keys)."""
         queues = (self._queues.get(key) for key in keys)
         return any(queue and queue[0].is_late and len(queue) > BEHIND for queue in queues)
 
@@ -88,7 +88,7 @@ class Turns:
         return all(self._queues[key][0] is call for key in call.keys)
 
     def leave(self, call: _Call[Any, Any]) -> None:
-        """Let those behind a call go on. O(keys), O(calls of a key) for a call that never had its turn."""
+        """Remove a call from its queues and wake the next ones. O(keys); O(calls of a key) if it never had its turn."""
         for key in call.keys:
             queue = self._queues[key]
             queue.remove(call)
@@ -102,24 +102,24 @@ class Coalescer(Generic[I, R]):
     """
     Turns single calls into batches of different items.
 
-    `run` takes a batch and returns a result per item, in order; an exception in place of a result is
-    that item's own, and a future is a result that comes later: the batch is over without it. If `run` itself raises, and not because a store is away, the items are run again
-    one by one, so that a bad one fails alone: it must have changed nothing when it raises so.
+    `run` takes a batch and returns a result per item, in order. An exception in place of a result is that item's own. A
+    future is a result that comes later; the batch ends without waiting for it. If `run` itself raises `Unavailable` or
+    `OutcomeUnknown`, every caller gets that error. After any other error, which must mean that nothing was changed, the
+    items are run again one by one, so that a bad one fails alone.
 
     Args:
-        shared: Callers of an equal item that has not gone out yet share one place in the batch (reads).
-            Otherwise each call is carried out, and calls with a key in common one after the other in the order
-            they came, never two in one batch or in two batches at a time (writes).
-        keys: Those keys of an item.
-        turns: The order of the keys, for coalescers that have keys in common.
+        shared: Calls for equal items that have not gone out yet share one place in the batch (reads). Otherwise each
+            call is carried out; calls with a key in common go one at a time, in the order they came (writes).
+        keys: Returns the keys of an item.
+        turns: The queues of the keys, shared by coalescers that have keys in common.
         max_batch: Items in a batch.
         max_in_flight: Batches under way.
-        beside: Seconds that a batch is let go alone, unless the next is full: larger batches are cheaper, and one that
-            is held up must not hold up all others.
+        beside: Seconds for which a batch goes alone, unless the next one is full by then. Larger batches are cheaper;
+            after that time a slow batch must not hold up the next.
         max_waiting: Items that may gather; beyond it a call raises `Overloaded`. Behind a call whose result comes
             later only `BEHIND` of the same key may; beyond it a call raises `Locked`.
         patience: Seconds after which a call that still waits for its batch raises `Overloaded`.
-        name: What the sizes of its batches are counted by.
+        name: The label of its batch sizes in the metrics.
 
     """
 
@@ -189,7 +189,7 @@ class Coalescer(Generic[I, R]):
             self._watch()
 
     def _watch(self) -> None:
-        # One timer for all: they wait in the order they came, and equally long.
+        # One timer for all, because the oldest call has the earliest deadline.
         if self._waiting and self._expiry is None:
             self._expiry = asyncio.get_running_loop().call_at(self._waiting[0].deadline, self._expire)
 
@@ -264,7 +264,7 @@ class Coalescer(Generic[I, R]):
                     call.succeed(result)
         finally:
             for call in over:
-                call.give_up()  # no effect on what is done: only when this task is cancelled
+                call.give_up()  # only if this task was cancelled: else the call is done
                 self._turns.leave(call)
             self._free += 1
             self._wake()

@@ -1,5 +1,5 @@
 """
-Compaction: what both stores keep of deleted users goes, when nobody can bring such a user back any more.
+Compaction: both stores forget a deleted user once no write or repair under way can bring the user back.
 
 A deletion leaves its version in both stores. In the mirror it refuses a write of the user that arrives late; in Postgres
 it tells a mirror that fell back that the user is gone. Neither may go one by one (docs/decisions/0019-compaction.md).
@@ -8,11 +8,11 @@ In this order:
 1. a version is drawn and a transaction begun before which every write of a version up to it has;
 2. the board's checkpoint is past that transaction, and once more everything was applied after that;
 3. in one step the board begins a new epoch, and refuses unknown users up to that version from then on;
-4. their fields go; batches and repairs of the old epoch, which may know such a user, are refused;
+4. the fields of deleted users go; batches and repairs of the old epoch, which may still hold one, are refused;
 5. Postgres notes below which transaction tombstones go: a board whose checkpoint is before it is loaded anew;
 6. the tombstones go.
 
-The board may be read all the time. Whatever ends it, what was done is right, and the next one does the rest.
+The board can be read throughout. A compaction may be ended at any point; the next one does the rest.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 MANY = 10_000
 SHARE = 0.1
-"""Deleted users that either store may remember: so many, or this share of the users."""
+"""Deleted users that either store may remember: this number, or this share of all users if that is more."""
 DAYS = 14
 """How long a deleted user may be remembered at most; a few of them are no reason to compact each night."""
 SETTLE_SECONDS = 10.0
-"""How long is waited for transactions that are open, and for the tail. An older one leaves it to the next run."""
+"""How long to wait for open transactions and for the tail; after that the next run compacts."""
 _LOOK_SECONDS = 0.05
 _CATCH_UP_SECONDS = 3.0
 """Less than the silence after which the server ends our session."""
@@ -62,7 +62,7 @@ async def compact(
     settle_seconds: float = SETTLE_SECONDS,
 ) -> None:
     """
-    Compact if there is much to remember, or for long; what is left and what went is counted in `report`.
+    Compact if a store remembers many deleted users, or one for long; counts what is left and removed in `report`.
 
     `catch_up` returns when everything that was committed when it was called is on the board. Needs the lock of the
     reconciliation. Raises `Unavailable`, and `Refused` when the board is not one of `source` or was started anew

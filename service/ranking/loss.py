@@ -34,7 +34,7 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 def is_large(lost: int, users: int) -> bool:
-    """Whether a board of so many users would lose more than a tenth of them."""
+    """Whether a board of `users` would lose more than a tenth of them."""
     return 10 * lost > users
 
 
@@ -47,7 +47,7 @@ async def expected_loss(
     feed: Feed, inspection: Inspection, state: State, *, progress: Callable[[int], None] = lambda _: None
 ) -> Loss:
     """
-    Look up the users of a board in a database, until it is known that the loss is large. O(n log n).
+    Look up the board's users in a database; stop early once the loss is known to be large. O(n log n).
 
     `progress` is called with the users looked up. Raises `Unavailable`, and `Refused` if the board was started anew.
     """

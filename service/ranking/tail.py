@@ -47,7 +47,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Withheld(Unavailable):
-    """Nothing is fed until somebody decides; the message tells an operator what."""
+    """Nothing is fed until an operator decides; the message says what to decide."""
 
 
 class Contested(Withheld):
@@ -96,10 +96,11 @@ class Tailer:
                     self._history.is_shared = False
                     await self._follow(feed)
             except LadderError as error:
-                # What Redis lacks says nothing of the way to Postgres.
+                # A Redis without this database says nothing about the way to Postgres.
                 is_shared = isinstance(error, Misconfigured) and not isinstance(error, NoSuchDatabase)
                 self._history.is_shared = is_shared
-                # One that answers, but not which history it is, may be of another than the board.
+                # Only without Postgres is there nothing to compare the board with. A shared session answers, and may lead to
+                # a database of another history.
                 if self._history.source == NO_SOURCE and isinstance(error, Unavailable) and not is_shared:
                     self._history.source = ANY_SOURCE
                 self._report(error)
@@ -111,14 +112,14 @@ class Tailer:
             await asyncio.sleep(POLL_SECONDS)
 
     def _report(self, error: LadderError) -> None:
-        # Once until it is over: a store that is away for an hour is not news every second.
+        # Once per reason: a store that is away for an hour is not news every second.
         if (reason := explain(error)) != self._reported:
             self._reported = reason
             event = "mirror.withheld" if isinstance(error, Withheld) else "tail.interrupted"
             (_log.error if isinstance(error, Contested) else _log.warning)(event, reason=self._reported)
 
     def _report_defect(self, error: Exception) -> None:
-        # Once as well: a server that answers nonsense makes every cycle fail in the same way.
+        # Once per reason, too: a server that answers nonsense makes every cycle fail in the same way.
         if (reason := repr(error)) != self._reported:
             self._reported = reason
             _log.error("tail.failed", exc_info=error)
@@ -145,15 +146,15 @@ class Tailer:
 
     async def catch_up(self, *, progress: Callable[[int], None] = lambda _: None, force: bool = False) -> None:
         """
-        Return when everything that is committed now is on the board, whoever brings it there.
+        Return when everything that is committed now is on the board, no matter which process brings it there.
 
-        A board of another database is replaced: whoever calls this has made sure that this is the right one. One that
-        another history of this database feeds is replaced only with `force`, else `Contested` is raised.
-        `progress` is called with the number of users on the board. Raises `Unavailable`; set a deadline
-        around it if somebody else leads who may be stuck.
+        A board of another database is replaced: the caller has made sure that this database is the right one. A board
+        that another history of this database feeds is replaced only with `force`, else `Contested` is raised.
+        `progress` is called with the number of users on the board. Raises `Unavailable`; set a deadline around it,
+        because another process may lead and be stuck.
         """
         async with Feed(self._database_url) as feed:
-            # The lock was the session's that led before.
+            # The lock went with the session that held it.
             self.leading = False
             self.source = await feed.adopt()
             state = await self._mirror.state()
@@ -161,7 +162,7 @@ class Tailer:
             while True:
                 # Also keeps the session from falling silent, which would end it.
                 self.leading = self.leading or await feed.try_lock()
-                # Whoever leads leaves another database's board alone, and goes on with it as soon as it is this one's.
+                # A leading service leaves another database's board alone, and feeds it once it belongs to this one.
                 is_left = state is not None and not succeeds(self.source, state.source)
                 is_forced = force and state is not None and state.source != self.source
                 if self.leading or is_left or is_forced:
@@ -217,7 +218,7 @@ class Tailer:
             await self._settle(feed, state, token)
             metrics.TAIL_CYCLES.inc()
         except Refused:
-            # Redis fell back, was flushed, or somebody else feeds: the next cycle asks it what it has.
+            # Redis fell back, was flushed, or another process feeds it: the next cycle asks it what it has.
             metrics.TAIL_REFUSED.inc()
             _log.info("tail.refused")
 
@@ -251,7 +252,7 @@ class Tailer:
             verdict = await self._mirror.verdict()
         except Unavailable as error:
             if not self.leading:
-                # Nobody else in this process may ask it for hours.
+                # It may be hours before a request of this process asks Redis.
                 self._report(error)
             self._examined_at = time.monotonic() - EXAMINE_SECONDS + STANDBY_SECONDS
             if self.withheld:
@@ -272,11 +273,11 @@ class Tailer:
         """
         Make sure that the order of transactions can be followed; raises `Withheld` if rows contradict it.
 
-        Returns the transaction that a checkpoint must have reached, because tombstones below it were removed: a Redis
-        that fell back to before that would keep the users who were deleted, and is loaded anew.
+        Returns the transaction that a checkpoint must have reached, because tombstones below it were removed: a board
+        with an earlier checkpoint would keep deleted users, and is loaded anew.
 
         A Postgres that is behind its own board, because an earlier copy of it was put back without a trace, is
-        another history, and is made to say so. Asked after the board was: the horizon only rises.
+        another history, and is given a new name. Called after the board was read, because the horizon only rises.
         """
         horizon, is_foreign, purged = await feed.clock()
         if is_foreign:

@@ -38,7 +38,7 @@ WRITE_ROWS = 100
 WRITE_SECONDS = 5.0
 """How long a write is waited for. Its outcome is unknown then: it may still be committed."""
 BESIDE_SECONDS = 0.05
-"""How long a batch of ratings goes alone: longer than a commit takes, and shorter than anybody waits for a lock."""
+"""How long a batch of ratings goes alone: longer than a commit takes, and shorter than a wait for a lock."""
 FIRST_PATIENCE_MS, NEXT_PATIENCE_MS = 30, 10
 """How long a batch of creations, and each part of it after that, waits for a name that another session is taking."""
 ALONE_PATIENCE_MS = 50
@@ -47,7 +47,7 @@ ALONE = 2
 """Writes with a transaction of their own under way; the other connections are the batches'."""
 
 TABLE_LOCK_SECONDS = 1.0
-"""A creation that was refused for a lock after that long waited for the table, not for a name."""
+"""A batch of creations that gave up on a lock after this long waited for the table, not for a name."""
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ def _sure() -> Iterator[None]:
     """
     Turn a defect into `OutcomeUnknown`: it may have come after the commit.
 
-    Whatever a batch raises else, it has changed nothing, and is carried out again item by item.
+    Every other error of a batch means that it has changed nothing, so its items may be carried out again one by one.
     """
     try:
         yield
@@ -93,7 +93,7 @@ def _sure() -> Iterator[None]:
 
 
 class _Alone(msgspec.Struct, frozen=True):
-    """A write with a transaction of its own, which waits so many ms for a lock; it raises `Locked` beyond that."""
+    """A write with a transaction of its own; `run` takes how many ms it may wait for a lock, and then raises `Locked`."""
 
     keys: tuple[Hashable, ...]
     run: Callable[[int], Awaitable[Any]]
@@ -220,7 +220,7 @@ class Writes:
                 raise
         if len(users) == 1:
             return [self._locked.add(partial(self._create_one, users[0]))]
-        # Nothing tells which of them it was, and nothing was changed.
+        # Postgres does not tell which of them met the lock; the batch changed nothing.
         half = len(users) // 2
         return [*await self._create_part(users[:half]), *await self._create_part(users[half:])]
 
@@ -297,13 +297,13 @@ class Writes:
         async def carry_out(patience_ms: int) -> list[Written | LadderError]:
             kept = await self._ledger.once(once, write, patience_ms=patience_ms)
             if kept.placed is None:
-                # Also when it was carried out by a process that died before it could say so: a put twice over is
-                # harmless, and one that never came is made up for.
+                # An earlier process may have committed this write and died before it settled: its put may be missing,
+                # and a second put of the same version is harmless.
                 rated = [outcome for outcome in kept.outcomes if isinstance(outcome, Rated)]
                 placed = await self._put(rated)
                 kept = msgspec.structs.replace(kept, placed=placed)
                 try:
-                    # A repetition may have been faster to say what the answer is.
+                    # A repetition of the request may have settled its answer first.
                     settled = await self._ledger.settle(once, kept)
                     kept = msgspec.structs.replace(settled, replayed=kept.replayed)
                 except Exception as error:  # noqa: BLE001  it is committed, whatever this is
@@ -340,7 +340,7 @@ class Writes:
             sightings = await self._guarded.ranks([Lookup(item.user.id) for item in rated])
         except LadderError:
             return [Placed("pending") for _ in placed]
-        except Exception as error:  # noqa: BLE001  they are committed, whatever the mirror makes of the question
+        except Exception as error:  # noqa: BLE001  they are committed, whatever the mirror answers
             self._guarded.report_defect(error)
             return [Placed("pending") for _ in placed]
         found: list[Placed] = []
