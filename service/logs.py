@@ -29,7 +29,7 @@ _tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.Except
 _WAITING = ("migrate.waiting", "start.waiting", "tail.interrupted")
 """What is said again and again while a store is away, by every worker."""
 _NO_WORDS = re.compile(r"Postgres (has no connection to spare|did not answer in time)")
-"""What follows when there is no connection, and tells less of the reason than whoever tried to connect."""
+"""Reasons that only follow from a failed connection; the error of the attempt to connect says more."""
 _POOL_TRIED = re.compile(r"error connecting in '\w+': (.*)", re.DOTALL)
 _reminders: Reminders | None = None
 """Made by the process that the workers are forked from."""

@@ -227,7 +227,7 @@ def _ask_redis_py(text: str) -> None:
     try:
         urlsplit(text)
     except ValueError:
-        message = "must have unusual characters of a password percent-encoded, such as [ as %5B"
+        message = "must have unusual characters of a password percent-encoded, for example [ as %5B"
         raise ValueError(message) from None
     try:
         connection = Redis.from_url(text).connection_pool.make_connection()  # type: ignore[no-untyped-call]  # theirs

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 try:
     from isal import isal_zlib as fast_zlib
 except ImportError:
-    # A processor for which there is no wheel: the same bytes' worth, at six times the cost.
-    import zlib as fast_zlib  # type: ignore[no-redef]  # it has what is used of the other
+    # There is no wheel for this processor: zlib does the same at up to six times the cost.
+    import zlib as fast_zlib  # type: ignore[no-redef]  # it has the one function that is used
 
 from service.api.asgi import varying
 
@@ -42,12 +42,12 @@ def gzipped(body: bytes) -> bytes:
 
 
 def gzipped_once(content: bytes) -> bytes:
-    """Return what is compressed once and sent often, as small as it gets."""
+    """Return the content in gzip, as small as it gets: for what is compressed once and sent often. O(length)."""
     return zlib.compress(content, _BEST_LEVEL, wbits=_GZIP)
 
 
 def accepts_gzip(headers: Iterable[Header]) -> bool:
-    """Whether Accept-Encoding prefers gzip to an answer as it is, or likes both alike. O(headers)."""
+    """Whether Accept-Encoding gives gzip at least the weight of an uncompressed answer. O(headers)."""
     lines = [value for name, value in headers if name == b"accept-encoding"]
     # A list in several lines is one list.
     return bool(lines) and _prefers_gzip(b",".join(lines)[: _LONGEST_HEADER + 1])
@@ -55,19 +55,19 @@ def accepts_gzip(headers: Iterable[Header]) -> bool:
 
 @lru_cache(256)
 def _prefers_gzip(header: bytes) -> bool:
-    # No client sends a longer one; it would only fill the cache.
+    # No client sends a header this long; it would only fill the cache.
     if len(header) > _LONGEST_HEADER:
         return False
     weights: dict[bytes, float] = {}
     for element in header.lower().split(b","):
         coding, *parameters = (part.strip(b" \t") for part in element.split(b";"))
         weights[coding] = _weight(parameters)
-    # A star stands for each coding that is not named; an answer as it is counts as one (RFC 9110 section 12.5.3).
+    # A star stands for each coding that is not named, `identity` included (RFC 9110 section 12.5.3).
     anything = weights.get(b"*", 0.0)
     gzip = max(weights.get(b"gzip", 0.0), weights.get(b"x-gzip", 0.0))
     if b"gzip" not in weights and b"x-gzip" not in weights:
         gzip = anything
-    # Without either weight an answer as it is is acceptable, but preferred to nothing.
+    # Without a weight for it or a star, `identity` is acceptable, but any accepted coding is preferred to it.
     return gzip > 0 and gzip >= weights.get(b"identity", anything)
 
 
@@ -90,7 +90,7 @@ class Compression:
     """
     ASGI middleware around the framework: compresses an answer that is over 1 KiB and comes in one piece.
 
-    `Vary` is on those, and on what routes with `opt["long"]` answer below 1 KiB: another time it may be longer.
+    Those answers get `Vary`. So do shorter ones of routes with `opt["long"]`, whose next answer may be compressed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -115,7 +115,7 @@ class Compression:
                         return
             elif held is not None:
                 start, held = held, None
-                # A body in pieces is none of ours: its length would have to be taken back.
+                # A body in pieces is sent as it is: its compressed length is not known yet.
                 if not message.get("more_body", False):
                     message["body"] = gzipped(message["body"])
                     length = (b"content-length", b"%d" % len(message["body"]))

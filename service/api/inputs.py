@@ -60,7 +60,7 @@ def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     """
     Read the query by the readers that the handler declares in `opt["query"]`, into the request's state.
 
-    Asked of every route, so that a parameter nobody declared is refused everywhere, except by handlers with
+    Asked of every route, so that an undeclared parameter is refused everywhere, except by handlers with
     `opt["any_query"]`: pages for people, whose shared links carry other sites' parameters, and health probes. Raises
     `Invalid` with every problem at once.
     """

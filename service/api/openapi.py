@@ -46,7 +46,7 @@ A ranking service: exact live ranks from a Redis sorted set, Postgres as the sys
 `rating DESC, username ASC`, by bytes: unique, without gaps, what pages are cut by.
 
 What is not exactly as described here is refused: unknown or repeated parameters, unknown fields, other types, \
-values out of range. Only pages and health checks ignore their query. Whoever answers GET answers HEAD. Refusals are RFC 9457 problem documents.
+values out of range. Only pages and health checks ignore their query. Every route that answers GET answers HEAD. Refusals are RFC 9457 problem documents.
 """
 
 _OPENAPI = Operation(

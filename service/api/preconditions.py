@@ -22,9 +22,9 @@ _VERSION = re.compile(r"v([1-9][0-9]{0,14})(?:-[0-9]+-[0-9]+)?\Z")
 
 def etags(header: str) -> list[tuple[bool, str]]:
     """
-    Return (is weak, tag) of each tag in a list; empty elements count for nothing (RFC 9110 section 5.6.1.2).
+    Return (is weak, tag) of each tag in a list; empty elements are skipped (RFC 9110 section 5.6.1.2).
 
-    Raises ValueError for anything else. O(length).
+    Raises ValueError if the header is not a list of tags. O(length).
     """
     tags, place = [], 0
     while place < len(header):

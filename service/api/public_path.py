@@ -17,8 +17,8 @@ class PublicPaths:
     """
     Names the path that the client of a request sees before ours.
 
-    The one in X-Forwarded-Prefix if a trusted proxy sends exactly one, else `root_path`. What is no path is ignored: a
-    proxy that sets no header of its own passes on the client's.
+    It is X-Forwarded-Prefix if a trusted proxy sends exactly one, else `root_path`. A value that is no path is ignored:
+    a proxy that does not set the header passes on whatever the client sent.
     """
 
     def __init__(self, clients: ClientAddresses, root_path: str) -> None:

@@ -1,4 +1,4 @@
-"""Members that a JSON object has twice: RFC 8259 leaves open which one counts, so two readers can understand two things."""
+"""Finds a member that a JSON object has twice: RFC 8259 leaves open which one counts, so two readers may disagree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _Members(list[tuple[str, object]]):
 
 
 def repeated_member(raw: bytes) -> str | None:
-    """Return where the first member is that its object has already, as in `updates[2].rating`; None if there is none. O(length)."""
+    """Return the path of the first repeated member, for example `updates[2].rating`; None if all are unique. O(length)."""
     is_unique = True
 
     def members(pairs: list[tuple[str, object]]) -> None:

@@ -76,8 +76,8 @@ class Feed:
     ) -> None:
         connection = self.session
         try:
-            # The server notices the end of a session a moment later than we do; whoever asks for the lock in between
-            # would find it taken by nobody. Behind a pooler the server's session may not end at all.
+            # The server notices the end of a session a moment later than we do, and would still refuse the lock to the
+            # next process that asks. Behind a pooler the server's session may not end at all.
             if not connection.closed:
                 with suppress(LadderError), translated(), answering(connection, _UNLOCK_SECONDS):
                     await connection.execute(QUERIES["unlock"])

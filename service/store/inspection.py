@@ -129,7 +129,7 @@ class Inspection:
         ]
 
     async def scan_gone(self, place: str, *, epoch: str) -> tuple[str, list[UserId]]:
-        """Return the ids of some users whom the mirror knows to be deleted, and the place behind, as `scan_users` does."""
+        """Return the ids of some users that the mirror knows to be deleted, and the next place, as `scan_users` does."""
         place, found = await self._scan("HSCAN", self._keys.users, place, epoch=epoch)
         return place, [
             UserId(user_id.decode(errors="surrogateescape"))
@@ -141,7 +141,7 @@ class Inspection:
     async def sweep(self, ids: Sequence[UserId], *, epoch: str) -> int:
         """Remove the fields of those of the users whose deletion is settled; returns how many. O(ids)."""
         keys = (2, self._keys.users, self._keys.state)
-        # An id that somebody wrote by hand need not be text.
+        # An id that was written by hand need not be text.
         raw = [user_id.encode(errors="surrogateescape") for user_id in ids]
         replies = await lua.pipeline(
             self._client, [(lua.SWEEP, *keys, epoch, *chunk) for chunk in _chunks(raw, PEEK_IDS)]

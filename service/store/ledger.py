@@ -81,7 +81,7 @@ class Ledger:
         Set ratings of different users; per item the user, or `NotFound`, `PreconditionFailed`, `RatingOutOfRange`.
 
         One transaction. A rating that is already the user's changes nothing: the version stays. All that is
-        returned is committed. `Locked` in place of a user whom another session has locked; with a patience that is
+        returned is committed. `Locked` in place of a user that another session has locked; with a patience that is
         waited for, and raised when it takes longer.
         """
         async with borrowed(self._writes, "rate", writing=True) as connection:

@@ -7,7 +7,7 @@ SELECT id, username, rating, version, created_at, updated_at
 FROM users WHERE id = ANY(%(ids)s::text[]);
 
 -- name: create
--- Insert the users that clash with nobody; the sort keeps two batches from waiting for each other. An insert of the same
+-- Insert the users whose id and name are free; the sort keeps two batches from waiting for each other. An insert of the same
 -- id or name that is not committed yet is waited for as long as `patience` says: the sort reads its input to the end,
 -- so that is set before the first insert.
 INSERT INTO users (id, username, rating)
@@ -28,7 +28,7 @@ FROM users WHERE id = ANY(%(ids)s::text[]) OR lower(username) = ANY(%(names)s::t
 -- within bounds, and whose version is one of the wanted (if any are). A relative rating is added to the one that
 -- the lock protects. `wanted` holds an array of versions for each, as text: arrays of arrays are rectangular.
 -- A row per known user: the old rating and version, then the user as it is now.
--- A user whom another session has locked is waited for as long as `patience` says. Without it that user is skipped, so
+-- A user that another session has locked is waited for as long as `patience` says. Without it that user is skipped, so
 -- that a batch waits for none: then there is a row without a rating, and nothing was changed.
 WITH asked AS (
     SELECT * FROM unnest(%(ids)s::text[], %(ratings)s::bigint[], %(relative)s::boolean[], %(wanted)s::text[])

@@ -56,7 +56,7 @@ GROUP BY lock, step ORDER BY lock, step;
 
 -- name: shut_out
 -- Keep deletions of the users who share a lock out until the end of this transaction. Those that are under way are
--- waited for, but not for long: whoever comes after us waits for them, too. The end of the transaction does not wait for
+-- waited for, but not for long: later deletions queue behind us. The end of the transaction does not wait for
 -- the disk while it keeps deletions out: what a crash takes along is written by the next run, because the day is closed
 -- by a commit that waits for all before it.
 SELECT set_config('lock_timeout', '40ms', true), set_config('synchronous_commit', 'off', true),

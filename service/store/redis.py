@@ -22,7 +22,7 @@ CONNECT_SECONDS = 0.2
 ANSWER_SECONDS = 0.25
 """How long a request waits for the mirror before it is answered by Postgres."""
 FEED_ANSWER_SECONDS = 2.0
-"""The same for the tailer, whose pipelines are long and whose callers are nobody."""
+"""The same for the tailer, whose pipelines are long and which no request waits for."""
 
 LIMIT_SECONDS = 0.1
 """The same for the rate limit, which every request waits for and each process can do without."""

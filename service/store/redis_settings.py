@@ -1,7 +1,7 @@
 """
 What a Redis must be set to so that it can be a mirror, and how an operator is told.
 
-Asked of INFO, and of CONFIG where that is allowed: a managed Redis forbids it. What nobody tells is not complained of.
+Asked of INFO, and of CONFIG where that is allowed: a managed Redis forbids it. What is not known is not warned about.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _warnings(facts: Mapping[str, str]) -> list[str]:
         )
     if facts.get("lazyfree-lazy-server-del") == "no":
         found.append(
-            "Redis frees a large key that is replaced while everybody waits (lazyfree-lazy-server-del no): set it to yes"
+            "Redis frees a large key that is replaced while all clients wait (lazyfree-lazy-server-del no): set it to yes"
         )
     needed, connected = facts.get("min-replicas-to-write", "0"), facts.get("connected_slaves", "")
     if needed.isdecimal() and connected.isdecimal() and int(needed) > int(connected):

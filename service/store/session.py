@@ -1,12 +1,12 @@
 """
-What every session with Postgres relies on, whatever its role, database, server, pooler or environment is set to.
+The settings of every session with Postgres, whatever its role, database, server, pooler or environment says.
 
-The settings are asked for twice. As startup `options` they hold from the first statement on, and are stronger than what
-ALTER ROLE, ALTER DATABASE and postgresql.conf say. They are set once more by the first statement: a variable such as
+They are set twice. As startup `options` they hold from the first statement on, and override ALTER ROLE, ALTER DATABASE
+and postgresql.conf. The first statement sets them again: a variable like
 PGDATESTYLE and a parameter of the URL come after the options, and a pooler may ignore them.
 
-A session that is not one server process's for its whole life cannot be relied on: settings, advisory locks and prepared
-statements would be those of other clients. A pooler that shares sessions so is refused.
+A session must belong to one server process for its whole life; otherwise settings, advisory locks and prepared
+statements would be shared with other clients. A pooler that shares sessions is refused.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ _SETTINGS = {
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "5s",
     "idle_session_timeout": "0",
-    # What follows an error or a notice: a clash of names must not end the session, nor a flood of notices delay it.
+    # What an error or a notice causes: a clash of names must not end the session, nor a flood of notices delay it.
     "exit_on_error": "off",
     "client_min_messages": "warning",
-    # Ways of reading without which a statement that is fast would take longer than it may.
+    # Plans without which a fast statement would exceed its time limit.
     "plan_cache_mode": "auto",
     "jit": "off",
     "geqo": "off",
@@ -85,7 +85,7 @@ _OF_SOME_RELEASES = {
     "force_parallel_mode": "off",
     "debug_parallel_query": "off",
 }
-"""Set where they exist: a startup option that the server does not know ends the session."""
+"""Set by the statement alone, where they exist: a startup option that the server does not know ends the session."""
 # A host that vanished without closing its connections is noticed within about ten seconds.
 _KEEPALIVES: dict[str, Any] = {
     "keepalives_idle": 5,
@@ -114,8 +114,7 @@ class Session:
     """
     How sessions of one kind are opened on a database; `changed` are settings in which they differ from the others.
 
-    `arguments` are psycopg's to connect with. A connection that was opened with them is then given to `settle`, which
-    `connect` does by itself.
+    `connect` opens one. A pool opens connections with `arguments` and passes each to `settle`.
     """
 
     def __init__(self, database_url: str, **changed: str) -> None:
@@ -184,9 +183,9 @@ class Session:
         """
         Raise `Misconfigured` if what DATABASE_URL leads to lets two connections share one server process.
 
-        That shows when a connection meets another process than before. While one of two holds a process, the other
-        one gets the process that the first had used; after both were held at once, a pooler gives out the one that
-        was used last or the one that has rested longest, and both are looked for.
+        It shows when a connection meets another process than before, or the other connection's. Two connections send
+        single statements by turns, then both hold a process in a transaction, then send single statements again: a
+        pooler may hand out the process used last or the one idle longest, and the order of the statements exposes either.
         """
         with ExitStack() as stack:
             one, two = (stack.enter_context(closing(self._open())) for _ in range(2))
@@ -216,7 +215,7 @@ class Session:
 
 @contextmanager
 def connecting() -> Iterator[None]:
-    """Turn what says that no attempt will ever succeed into `Misconfigured`; the server gives no code for it."""
+    """Turn errors that no later attempt can mend into `Misconfigured`; the server gives them no code of their own."""
     try:
         yield
     except psycopg.OperationalError as error:
@@ -237,7 +236,7 @@ def _meet(connection: psycopg.Connection, seen: dict[psycopg.Connection, int]) -
 
 @contextmanager
 def _hanging_up(*connections: psycopg.Connection) -> Iterator[threading.Event]:
-    """Hang up the connections if the block takes longer than `_ANSWER_SECONDS`, and set the event then."""
+    """Shut the connections down if the block takes longer than `_ANSWER_SECONDS`, and set the event then."""
     is_late = threading.Event()
 
     def hang_up() -> None:

@@ -1,4 +1,4 @@
-"""What Postgres keeps of deleted users, over a session that has the lock of the reconciliation."""
+"""What Postgres keeps of deleted users: counted and removed over a session that holds the reconciliation's lock."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ class Tombstones:
         self._feed = feed
 
     async def count(self, *, days: int) -> tuple[int, bool]:
-        """Return how many there are, and whether the oldest one is older than so many days. O(tombstones)."""
+        """Return how many there are, and whether the oldest one is older than `days`. O(tombstones)."""
         ((tombstones, is_old),) = await self._read("count", days=days)
         return int(tombstones), bool(is_old)
 
     async def present(self) -> Settled:
         """Return the newest version given out, which is settled once the transactions of now have ended."""
-        # In this order: a transaction has its id before it draws a version, so each that drew this one or a lower one has
-        # an id below the one that is taken afterwards. The other way round a transaction could begin in between.
+        # In this order: a transaction has its id before it draws a version, so every transaction that drew this version
+        # or a lower one has an id below the one taken here afterwards. In the other order one could begin in between.
         ((version,),) = await self._read("drawn")
         ((xact,),) = await self._read("begun")
         return Settled(Version(version), int(xact))
 
     async def stay(self) -> None:
-        """Keep the session, which the server ends after some seconds of silence, and with it the lock."""
+        """Keep the session, and with it the lock: the server ends a session that is silent for some seconds."""
         await self._read("drawn")
 
     async def announce(self, settled: Settled, *, source: str) -> None:
-        """Have it known that tombstones below that transaction go; `Unavailable` if another history has begun."""
+        """Record that tombstones below that transaction go; raises `Unavailable` if another history has begun."""
         if not await self._read("announce", xact=str(settled.xact), name=source.rpartition(":")[2]):
             message = "another history of Postgres has begun"
             raise Unavailable(message)

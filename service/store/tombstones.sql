@@ -1,7 +1,7 @@
 -- What Postgres keeps of deleted users: how much there is of it, and how it goes.
 
 -- name: count
--- Tombstones, and whether the oldest one is of so many days ago.
+-- How many tombstones there are, and whether the oldest one is older than `days`.
 SELECT count(*), coalesce(min(deleted_at) < clock_timestamp() - make_interval(days => %(days)s), false)
 FROM user_tombstones;
 
@@ -22,7 +22,7 @@ WHERE name = %(name)s
 RETURNING 1;
 
 -- name: purge
--- Remove some tombstones that nobody needs any more; returns how many. One that a deletion is writing anew is left to it.
+-- Remove some tombstones that are no longer needed; returns how many. One that a deletion is rewriting is skipped.
 WITH old AS MATERIALIZED (
     SELECT id FROM user_tombstones WHERE xact < %(xact)s::xid8 AND version <= %(version)s
     ORDER BY xact, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
