@@ -201,3 +201,12 @@ def test_http_1_0_may_name_no_host(service: Service) -> None:
     for target in (b"/users/ambiguous/rank", b"/health/ready"):
         line = b"GET %b HTTP/1.0" % target
         assert [200, 200, 400] == [service.raw(head(line, *hosts)).status for hosts in ((), (b"a",), (b"a", b"a"))]
+
+
+@pytest.mark.parametrize(("authority", "status"), [(b"a.example:8080", 200), (b"a:65536", 400), (b"u:p@a", 400)])
+def test_a_whole_url_names_its_host(service: Service, authority: bytes, status: int) -> None:
+    """As a client of a forward proxy sends it; the name must be a valid one there, too."""
+    line = b"GET http://%b/users/ambiguous/rank HTTP/1.1" % authority
+
+    assert status == service.raw(head(line)).status
+    assert 400 == service.raw(head(line, b"a", b"a")).status
