@@ -59,7 +59,7 @@ class DrainingServer(MPServer):
         return super()._spawn_worker(idx, *args, **named)
 
     def _leave_the_others(self) -> None:
-        # A worker that still answers what it has begun would keep the others' sockets listening, and no process would accept from them.
+        # Else a worker that is ending would keep the sockets of others listening, with no process to accept from them.
         for idx, each in enumerate(self.own):
             if idx != self._spawning:
                 each.close()
