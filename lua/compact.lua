@@ -4,16 +4,16 @@
 -- ARGV[2]      next_epoch: random
 -- ARGV[3]      next_token: random; the next batch must present it
 -- ARGV[4]      settled: a version; every transaction that drew it or a lower one has an id below settled_xact (decimal)
--- ARGV[5]      settled_xact: the checkpoint must have reached it (decimal)
--- ARGV[6]      run: run_id of the server whose clock the next argument is of
--- ARGV[7]      since: ms of a moment at which the checkpoint had reached it; `applied` must be of a later one
--- Returns      {"ok"}; {"early"} when something that the caller has seen on this board is not there; {"epoch"} when
+-- ARGV[5]      settled_xact: a transaction that the checkpoint must have reached (decimal)
+-- ARGV[6]      run: run_id of the server on whose clock `since` was read
+-- ARGV[7]      since: a time in ms at which the checkpoint had reached settled_xact; `applied` must be later
+-- Returns      {"ok"}; {"early"} when the board lacks something that the caller has seen on it; {"epoch"} when
 --              the board was started anew; nothing is written in these two cases
 -- Errors       BADARG before anything is written
 -- Complexity   O(1)
 -- Effects      writes state
--- Why atomic   a batch or a repair of the old epoch, accepted after the fields of deleted users begin to go, would bring
---              such a user back; and a Redis that fell back in between may lack what the caller has seen
+-- Why atomic   a batch or a repair of the old epoch that is accepted after the fields of deleted users begin to go would
+--              bring a deleted user back; and a Redis that fell back in between may lack what the caller has seen
 
 -- @include whole
 
@@ -36,7 +36,7 @@ if state[2] ~= "1" or not checkpoint or checkpoint < settled_xact or applied <= 
     return { "early" }
 end
 
--- The texts: Lua would write a large number in another way.
+-- The argument's text is stored: Lua would write a large number in scientific notation.
 local floor = (tonumber(state[6] or "") or 0) < version and settled or state[6]
 redis.call("HSET", state_key, "epoch", next_epoch, "tok", next_token, "floor", floor, "settled", settled)
 return { "ok" }

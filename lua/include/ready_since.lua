@@ -1,5 +1,5 @@
--- Whether the mirror has that version of that user or a newer one; a deletion is a version too. A user without a field is
--- deleted if the version is settled: whoever wrote it had ended, and was on the board, when such fields began to go.
+-- Whether the mirror has that version of that user or a newer one; a deletion is a version too. A user without a field was
+-- deleted if the version is settled: its transaction had ended, and was on the board, before fields of deleted users went.
 local function reached(users_key, state_key, id, version)
     local held = redis.call("HGET", users_key, id)
     if not held then
