@@ -67,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[Network, ...] = ()
     """Addresses or networks of the proxies whose X-Forwarded-For and X-Forwarded-Prefix are believed, separated by commas; none by default."""
     root_path: str | None = None
-    """The path that clients see before the API's, such as `/ladder`, if a proxy adds one and says nothing of it; none by default."""
+    """The path that clients see before the API's, for example `/ladder`, if a proxy adds one and sends no X-Forwarded-Prefix; none by default."""
     sentry_dsn: str | None = None
     """Where defects are told, an address that Sentry shows as DSN; needs the extra `sentry`. Nowhere by default."""
     drain_seconds: int = 1
@@ -249,7 +249,7 @@ def public_path(text: str) -> str:
     """Return a path as it stands before ours, as in `/ladder`; "" for `/`. Raises ValueError for any other text."""
     found = _PUBLIC_PATH.match(text) if 0 < len(text) <= _LONGEST_PATH else None
     if not found:
-        message = f"must be a path such as /ladder, not {text[:_LONGEST_PATH]!r}"
+        message = f"must be a path like /ladder, not {text[:_LONGEST_PATH]!r}"
         raise ValueError(message)
     return found[1]
 

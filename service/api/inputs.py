@@ -103,8 +103,8 @@ def _pair(part: bytes) -> tuple[str, str]:
 
 
 def _unquoted(raw: bytes, field: str) -> str:
-    """Return the text that stands in a query; raises `Invalid`, in the name of this field, for one that is none."""
-    # The standard library would take such a sign for itself.
+    """Return the decoded text of a part of a query; raises `Invalid` about `field` if it cannot be decoded."""
+    # The standard library would keep the sign as it is.
     if _BROKEN_ESCAPE.search(raw):
         raise Invalid((field, "holds a percent sign without two hexadecimal digits after it"))
     try:

@@ -63,7 +63,7 @@ def wanted_versions(request: Request[Any, Any, Any]) -> tuple[Version, ...] | No
     except ValueError as error:
         raise Invalid(("If-Match", str(error))) from None
     if not 1 <= len(tags) <= MAX_TAGS:
-        raise Invalid(("If-Match", f'must be 1 to {MAX_TAGS} tags such as "v7", or *'))
+        raise Invalid(("If-Match", f'must be 1 to {MAX_TAGS} tags like "v7", or *'))
     # A weak tag never matches here (RFC 9110 section 13.1.1), nor does one that was never given out.
     versions = [_VERSION.match(tag) for weak, tag in tags if not weak]
     return tuple(dict.fromkeys(Version(int(version[1])) for version in versions if version))

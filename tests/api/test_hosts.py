@@ -46,11 +46,11 @@ def test_localhost_is_both_families(named: Service) -> None:
 
 @needs_ipv6
 def test_the_workers_of_localhost_share_its_connections(named: Service) -> None:
-    """And one that dies leaves no socket that nobody accepts from."""
+    """And one that dies leaves no listening socket without a process behind it."""
     port = named.settings.port
 
     def served(connections: int) -> dict[int, int]:
-        """How many of so many connections each worker took."""
+        """How many of the connections each worker took."""
         with contextlib.ExitStack() as held:
             for number in range(connections):
                 host = "::1" if number % 2 else "127.0.0.1"

@@ -111,7 +111,7 @@ def test_a_description_has_a_tag_for_each_path(below: Service) -> None:
     ("peer", "expected"), [("10.1.2.3", "/a"), ("::ffff:10.1.2.3", "/a"), ("192.0.2.1", "/base"), ("", "/base")]
 )
 def test_only_a_peer_in_the_networks_is_trusted(peer: str, expected: str) -> None:
-    """However its socket spells the address; a socket without an address is nobody's."""
+    """However its socket spells the address; a socket without an address is no proxy's."""
     clients = ClientAddresses([ipaddress.ip_network("10.0.0.0/8")])
     scope = {"client": (peer, "1") if peer else None, "headers": [(b"x-forwarded-prefix", b"/a")]}
 

@@ -163,7 +163,7 @@ window.look = (isSeen) => { window.isSeen = isSeen; document.dispatchEvent(new E
 
 
 def test_tabs_that_are_not_seen_hold_no_stream(visit: Visiting, crowd: Service) -> None:
-    """A browser has six connections to a host: so many tabs in the background would leave none."""
+    """A browser has six connections to a host: six tabs in the background would leave none."""
     tab = visit()
     tab.page.context.add_init_script(VISIBLE)
     pages = [tab.page, *(tab.page.context.new_page() for _ in range(7))]

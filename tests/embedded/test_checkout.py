@@ -43,7 +43,7 @@ def test_a_path_with_a_colon_is_refused(tmp_path: Path, script: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another account")
 @pytest.mark.parametrize("script", ["server", "migrate.py"])
 def test_a_checkout_that_cannot_be_written_is_refused(open_directory: Path, script: str) -> None:
-    """If it has not been set up: it must be, by somebody who may."""
+    """If it has not been set up: the message says that a user with the right to write must do that."""
     checkout = copied(open_directory / "checkout")
     code, output, errors = run(checkout, script, user=65534, group=65534, extra_groups=[])
 

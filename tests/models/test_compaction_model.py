@@ -1,7 +1,7 @@
 """
 Compaction, checked in every interleaving of a small world, with a Redis that may fall back over it.
 
-One user, whom three transactions create, change or create again, and delete; puts that may be lost or arrive late; a tail
+One user, which three transactions create, change or create again, and delete; puts that may be lost or arrive late; a tail
 in three steps; one repair; one compaction in seven steps; and Redis may return once to what it was at any moment before.
 Two promises: once everything has come to rest and the tail is drained, the mirror is equal to Postgres; and a mirror that
 says of a committed write that it has been reached shows it, or a later deletion. The product's choice keeps both; each

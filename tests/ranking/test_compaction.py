@@ -110,7 +110,7 @@ def user(user_id: str, version: int) -> User:
 
 
 async def test_a_late_put_is_refused_and_the_token_of_the_deletion_counts(stage: Stage) -> None:
-    """Of a user whom neither store remembers; and who is created again is there."""
+    """Of a user that neither store remembers; a user who is created again is there."""
     ((version,),) = stage.ledger.execute("SELECT version FROM users WHERE id = 'user3'").fetchall()
     stage.ledger.execute("DELETE FROM users WHERE id = 'user3'")
     ((tombstone,),) = stage.ledger.execute("SELECT version FROM user_tombstones").fetchall()

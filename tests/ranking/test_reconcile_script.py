@@ -187,7 +187,7 @@ async def test_another_database_is_forced_beside_a_running_service(settings: Set
 
 
 def test_an_emptied_database_is_refused(settings: Settings, ledger: Session, board: redis.Redis) -> None:
-    """6, nobody is removed; 0 with --force and --yes."""
+    """Exit code 6, and no user is removed; 0 with --force and --yes."""
     insert(ledger, 1200)
     assert 0 == run(settings, "--incremental").returncode
     bypassing(ledger, "DELETE FROM users")

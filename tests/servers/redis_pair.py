@@ -48,7 +48,7 @@ class Pair:
 
 @contextlib.contextmanager
 def redis_pair(*, shift_seconds: int = 0) -> Iterator[Pair]:
-    """Two servers; the second's clock is so many seconds ahead of the first's. Skips where that cannot be had."""
+    """Two servers; the second's clock is `shift_seconds` ahead of the first's. Skips where that cannot be had."""
     with own_redis() as first, own_redis() as second, tempfile.TemporaryDirectory(prefix="ladder-clock-") as folder:
         ports = (free_port(), free_port())
         first.start(port=ports[0])

@@ -26,7 +26,7 @@ int gettimeofday(struct timeval *restrict now, void *restrict zone) {
 
 
 def shifted(seconds: int, folder: Path) -> dict[str, str]:
-    """The environment of a program whose clock is so many seconds ahead, or behind; skips without a C compiler."""
+    """The environment of a program whose clock is `seconds` ahead, or behind if negative; skips without a C compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler is installed")

@@ -35,7 +35,7 @@ class Authority:
         )
 
     def sign(self, name: str, *alternatives: str) -> tuple[Path, Path]:
-        """Return a new certificate and its key; `alternatives` are such as DNS:localhost."""
+        """Return a new certificate and its key; `alternatives` are subject alternative names, for example DNS:localhost."""
         certificate, key, request = (self.folder / f"{name}.{kind}" for kind in ("crt", "key", "csr"))
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName={','.join(alternatives)}\n" if alternatives else "")

@@ -81,7 +81,7 @@ export class Card extends EventTarget {
     const { count, fromBoard } = this.#steps;
     const back = fromBoard ? count : count - 1;
     this.#isClosing = true;
-    // A browser keeps so many entries and no more.
+    // A browser keeps a limited number of entries.
     if (back && back < history.length) history.go(-back);
     else this.#follow();
   }
