@@ -106,6 +106,9 @@ def _environment(options: argparse.Namespace) -> dict[str, str]:
     if len(missing) == 1:
         sentence = f"{missing[0]} is not set: set both {' and '.join(stores)}, or neither for stores of Ladder's own."
         raise _Refused(sentence, _WRONG)
+    if options.data and not missing:
+        sentence = f"--data is for stores of Ladder's own, but {' and '.join(stores)} are set: leave out either."
+        raise _Refused(sentence, _WRONG)
     # Nobody is told by a balancer here: Ctrl-C is to end it.
     environment = {"DRAIN_SECONDS": "0", **environment, "HOST": options.host, "PORT": options.port}
     if options.workers is not None:

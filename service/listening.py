@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
+import os
 import socket
 from typing import Any, NamedTuple
 
 LOCALHOST = "localhost"
 """Listens on both 127.0.0.1 and ::1, as clients try either first."""
 _LOOPBACK = "127.0.0.1"
+_BROADCAST = ipaddress.ip_address("255.255.255.255")
 _LOOPBACK_DEVICE = b"lo"
 
 
@@ -34,14 +37,20 @@ def refusal(host: str, port: int) -> str | None:
             addresses = ", ".join(str(address.sockaddr[0]) for address in found)
             return f"HOST is {host}, which has several addresses ({addresses}): name one of them."
         for address in found:
+            numeric = ipaddress.ip_address(str(address.sockaddr[0]).partition("%")[0])
+            # The system lets them be listened on, and no connection ever arrives.
+            if numeric.is_multicast or numeric == _BROADCAST:
+                raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))  # noqa: TRY301  as bind does
             with socket.socket(address.family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 # Of both families if it is all addresses of IPv6, just as the server's.
                 probe.bind(address.sockaddr)
-    except (OSError, UnicodeError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+    except UnicodeError:
+        return f"{where} cannot be listened on: the parts of a name between its dots have 1 to 63 characters."
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
             return f"{where} is in use: choose another one."
-        return f"{where} cannot be listened on: {getattr(error, 'strerror', None) or error}."
+        return f"{where} cannot be listened on: {error.strerror or error}."
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,19 @@ COMMANDS = {
     "benchmark": "benchmark",
 }
 """Each subcommand, and the module that holds its parser here and (but for `serve`) its work in `service/commands`."""
+
+
+def file_name(text: str) -> str:
+    """Read the name of a file or directory. An empty one would mean the directory of the caller."""
+    if not text:
+        message = "must not be empty"
+        raise argparse.ArgumentTypeError(message)
+    return text
+
+
+def directory(text: str) -> Path:
+    """Likewise, as a path."""
+    return Path(file_name(text))
 
 
 def parse(command: str, arguments: Sequence[str], *, program: str) -> argparse.Namespace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from service.arguments import stores
+from service.arguments import directory, file_name, stores
 from service.checkout import IS_CHECKOUT, ROOT
 
 DESCRIPTION = """\
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(part)
         part.add_argument("--seed", metavar="N", type=int, default=1, help="of what is asked for (%(default)s)")
         part.add_argument("--keep", action="store_true", help="leave the users for the next run")
-        part.add_argument("--output", metavar="DIR", help="write DIR/PART.json too; - means --json")
+        part.add_argument("--output", metavar="DIR", type=file_name, help="write DIR/PART.json too; - means --json")
         part.add_argument("--json", action="store_true", help="print JSON instead of a table")
         stores.add_option(part)
     _report(parts.add_parser("report", help="write docs/benchmarks.md and its plots", allow_abbrev=False))
@@ -56,9 +56,9 @@ def _rank(part: argparse.ArgumentParser) -> None:
     )
     part.add_argument("--seconds", metavar="S", type=float, default=1, help="of each way, a round (%(default)s)")
     part.add_argument("--rounds", metavar="N", type=int, default=3, help="(%(default)s)")
-    part.add_argument("--redis-rank", metavar="DIR", type=Path, help="where npm installed redis-rank and ioredis")
+    part.add_argument("--redis-rank", metavar="DIR", type=directory, help="where npm installed redis-rank and ioredis")
     part.add_argument(
-        "--leaderboard", metavar="DIR", type=Path, help="a virtual environment with leaderboard and redis<3"
+        "--leaderboard", metavar="DIR", type=directory, help="a virtual environment with leaderboard and redis<3"
     )
 
 
@@ -95,11 +95,13 @@ def _report(page: argparse.ArgumentParser) -> None:
     page.add_argument(
         "--input",
         metavar="DIR",
-        type=Path,
+        type=directory,
         default=(ROOT if IS_CHECKOUT else Path()) / "docs" / "benchmarks",
         help="the JSON (docs/benchmarks)",
     )
-    page.add_argument("--page", metavar="FILE", help="where the page goes (DIR.md); - writes it to standard output")
+    page.add_argument(
+        "--page", metavar="FILE", type=file_name, help="where the page goes (DIR.md); - writes it to standard output"
+    )
     page.add_argument("--no-plots", action="store_true", help="leave the plots as they are")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from service.arguments import stores
+from service.arguments import file_name, stores
 from service.checkout import IMPORT
 
 DESCRIPTION = f"""\
@@ -37,7 +37,11 @@ Unless it is 0, FILE is as it was before.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command can be told."""
     parser.add_argument(
-        "--output", metavar="FILE", default="-", help="write to this file instead of standard output (-)"
+        "--output",
+        metavar="FILE",
+        type=file_name,
+        default="-",
+        help="write to this file instead of standard output (-)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the result, and nothing else, as one line of JSON on standard error"

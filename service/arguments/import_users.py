@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from service.arguments import stores
+from service.arguments import file_name, stores
 
 DESCRIPTION = """\
 Import a list of users: create the new ones, update the known ones, and wait until the board shows them.
@@ -49,13 +49,14 @@ exit codes:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command can be told."""
-    parser.add_argument("file", metavar="FILE", help="the list; - reads it from standard input")
+    parser.add_argument("file", metavar="FILE", type=file_name, help="the list; - reads it from standard input")
     parser.add_argument(
         "--dry-run", action="store_true", help="check every line, say what would happen, change nothing"
     )
     parser.add_argument(
         "--rejects",
         metavar="PATH",
+        type=file_name,
         help="where refused lines go (FILE.rejects.csv, in a dry run FILE.dry-run.rejects.csv; FILE is stdin for -);"
         " - writes them to standard output, and the result to standard error",
     )

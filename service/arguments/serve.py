@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.arguments import stores
+from service.arguments import directory, stores
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -44,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", metavar="P", default=variables.get("PORT") or "8080", help="port to listen on (PORT, now %(default)s)"
     )
-    parser.add_argument("--data", metavar="DIR", type=Path, help=f"where its own stores keep data ({stores.DEFAULT})")
+    parser.add_argument(
+        "--data", metavar="DIR", type=directory, help=f"where its own stores keep data ({stores.DEFAULT})"
+    )
     parser.add_argument(
         "--demo-users",
         metavar="N",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.arguments import directory
 from service.checkout import IS_CHECKOUT
 
 if TYPE_CHECKING:
@@ -21,5 +21,5 @@ DEFAULT = ".ladder" if IS_CHECKOUT else "~/.local/share/ladder"
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Let the operator say `--data DIR`."""
     parser.add_argument(
-        "--data", metavar="DIR", type=Path, help=f"use the embedded pair over this directory ({DEFAULT})"
+        "--data", metavar="DIR", type=directory, help=f"use the embedded pair over this directory ({DEFAULT})"
     )

@@ -128,9 +128,10 @@ def _opened(name: str) -> Iterator[IO[bytes]]:
             raise Unusable("Standard output is closed")
         yield io.BufferedWriter(io.FileIO(sys.stdout.fileno(), "wb", closefd=False))
         return
+    # A link is followed, but that of /dev/stdout to a pipe leads to no name.
     path = Path(name).resolve()
-    if path.exists() and not path.is_file():
-        message = f"{path} is no regular file: leave --output out, and redirect standard output"
+    if Path(name).exists() and not Path(name).is_file():
+        message = f"{name} is no regular file: leave --output out, and redirect standard output"
         raise Unusable(message)
     try:
         draft = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)  # noqa: SIM115

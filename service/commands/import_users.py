@@ -188,7 +188,11 @@ class _Source:
         self.scan: Scan | None = None
         if scanned and self.is_regular:
             with progress("Checked", self.size) as report:
-                self.scan = scan(file, lambda done: report(done, f"{done >> 20:,} MiB"))
+                try:
+                    self.scan = scan(file, lambda done: report(done, f"{done >> 20:,} MiB"))
+                except OSError as error:
+                    message = f"the file cannot be read ({error.strerror})"
+                    raise BadList(message) from error
                 report(status.st_size, f"{status.st_size >> 20:,} MiB, {self.scan.lines:,} lines")
         self.users = UserCsv(file)
         self.deferred: list[Record] = []

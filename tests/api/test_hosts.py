@@ -141,10 +141,22 @@ def test_a_name_is_listened_on_by_its_address(monkeypatch: pytest.MonkeyPatch) -
     assert "127.0.0.3" == listening.address("host.example", 1)
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1", "a" * 64 + ".invalid"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "no-such-host.invalid",
+        "192.0.2.1",
+        "a" * 64 + ".invalid",
+        "a..invalid",
+        "224.0.0.1",
+        "255.255.255.255",
+        "ff02::1",
+    ],
+)
 def test_what_is_no_address_of_this_machine_is_refused(host: str) -> None:
     """In a sentence."""
     sentence = listening.refusal(host, free_port())
 
     assert sentence is not None
     assert "cannot be listened on: " in sentence
+    assert "codec" not in sentence

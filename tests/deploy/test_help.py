@@ -93,3 +93,21 @@ def test_every_module_that_the_pages_run_is_there() -> None:
     assert {"tests.nemesis", "tests.mutations", "tests.load.overload", "tests.load.streams"} <= set(running)
     assert {".venv/bin/python"} == {interpreter.lstrip("`(") for interpreter, _ in words}
     assert {0} == {process.wait(50) for process in running.values()}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("scripts/export_board.py", ["--output", ""]),
+        ("scripts/export_board.py", ["--data", ""]),
+        ("scripts/import_users.py", [""]),
+        ("scripts/import_users.py", ["list.csv", "--rejects", ""]),
+        ("scripts/benchmark.py", ["rank", "--output", ""]),
+    ],
+)
+def test_an_empty_name_of_a_file_is_refused(checkout: Path, name: str, arguments: list[str]) -> None:
+    """It is what a variable leaves that is not set, and would mean the directory of the caller."""
+    done = _answer([*_bare(checkout / name), *arguments])
+
+    assert 2 == done.returncode
+    assert "must not be empty" in done.stderr

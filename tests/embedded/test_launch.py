@@ -256,6 +256,8 @@ def test_port_in_use_is_refused(tmp_path: Path) -> None:
         (["--demo-traffic", "0"], "--demo-traffic"),
         (["--host", "no such host"], "HOST"),
         (["--colour"], "--colour"),
+        (["--data", ""], "--data"),
+        (["--data", "data"], "DATABASE_URL and REDIS_URL are set"),
     ],
 )
 def test_wrong_argument_is_named(tmp_path: Path, port: int, arguments: list[str], named: str) -> None:
@@ -265,6 +267,7 @@ def test_wrong_argument_is_named(tmp_path: Path, port: int, arguments: list[str]
 
         assert (code, output) == (2, "")
         assert re.fullmatch(f".*{named}.*\n", errors)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["service.py"]
 
 
 @pytest.mark.parametrize("missing", sorted(STORES))

@@ -269,6 +269,7 @@ def test_an_export_that_breaks_off_leaves_the_file(settings: Settings, kept: Pat
     ("arguments", "sentence"),
     [
         (("--output", "/dev/null"), "is no regular file"),
+        (("--output", "/dev/stdout"), "/dev/stdout is no regular file"),
         (("--output", "/nowhere/board.csv"), "/nowhere/board.csv cannot be written"),
         (("--unknown",), "unrecognized arguments"),
         (("--data", "/nowhere"), "there is no directory /nowhere"),

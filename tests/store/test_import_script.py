@@ -157,6 +157,17 @@ def test_what_cannot_be_used_is_told(
     assert data is None or data == path.read_bytes()
 
 
+def test_a_file_that_cannot_be_read_is_not_taken_for_refused_lines(settings: Settings, tmp_path: Path) -> None:
+    """As on a broken disk: what cannot be read is the list."""
+    memory = Path("/proc/self/mem")
+    if not memory.exists():
+        pytest.skip("needs /proc")
+    done = run(settings, str(memory), "--rejects", "refused.csv", cwd=tmp_path)
+
+    assert (2, b"") == (done.returncode, done.stdout)
+    assert b"the file cannot be read (Input/output error)" in done.stderr
+
+
 @pytest.mark.parametrize("store_away", ["database_url", "redis_url"])
 def test_a_store_that_is_away_is_told(settings: Settings, path: Path, store_away: str) -> None:
     """Exit code 5 before anything is changed, also as JSON."""
