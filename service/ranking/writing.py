@@ -76,7 +76,7 @@ class Deleted(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def _sure() -> Iterator[None]:
+def _unknown_after_a_defect() -> Iterator[None]:
     """
     Turn a defect into `OutcomeUnknown`: it may have come after the commit.
 
@@ -236,11 +236,11 @@ class Writes:
         return written
 
     async def _insert(self, users: Sequence[NewUser], patience_ms: int) -> list[Written | LadderError]:
-        with _sure():
+        with _unknown_after_a_defect():
             return await self._carry_over(await self._ledger.create(users, patience_ms=patience_ms))
 
     async def _rate(self, ratings: Sequence[NewRating]) -> list[Written | LadderError | Future[Any]]:
-        with _sure():
+        with _unknown_after_a_defect():
             written = await self._carry_over(await self._ledger.rate(ratings))
         return [
             self._locked.add(partial(self._rate_one, rating)) if isinstance(outcome, Locked) else outcome
@@ -248,12 +248,12 @@ class Writes:
         ]
 
     async def _rate_one(self, rating: NewRating, patience_ms: int) -> Written | LadderError:
-        with _sure():
+        with _unknown_after_a_defect():
             (written,) = await self._carry_over(await self._ledger.rate([rating], patience_ms=patience_ms))
         return _unlocked(written)
 
     async def _remove(self, removals: Sequence[Removal]) -> list[Deleted | LadderError | Future[Any]]:
-        with _sure():
+        with _unknown_after_a_defect():
             deleted = await self._bury(await self._ledger.remove(removals))
         return [
             self._locked.add(partial(self._remove_one, removal)) if isinstance(outcome, Locked) else outcome
@@ -261,7 +261,7 @@ class Writes:
         ]
 
     async def _remove_one(self, removal: Removal, patience_ms: int) -> Deleted | LadderError:
-        with _sure():
+        with _unknown_after_a_defect():
             (deleted,) = await self._bury(await self._ledger.remove([removal], patience_ms=patience_ms))
         return _unlocked(deleted)
 
@@ -288,7 +288,7 @@ class Writes:
             return [self._locked.add(partial(self._run_one, item))]
 
     async def _run_one(self, item: _Alone, patience_ms: int) -> Any:
-        with _sure():
+        with _unknown_after_a_defect():
             return await item.run(patience_ms)
 
     async def _once(self, once: OnceOnly, write: NewUser | Sequence[NewRating]) -> list[Written | LadderError]:
