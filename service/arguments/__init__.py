@@ -26,6 +26,10 @@ COMMANDS = {
 """Each subcommand, and the module that holds its parser here and (but for `serve`) its work in `service/commands`."""
 
 
+class Unusable(Exception):
+    """The arguments name something that cannot be used; the message is one sentence."""
+
+
 def file_name(text: str) -> str:
     """Read the name of a file or directory. An empty one would mean the directory of the caller."""
     if not text:
@@ -35,7 +39,7 @@ def file_name(text: str) -> str:
 
 
 def directory(text: str) -> Path:
-    """Likewise, as a path."""
+    """Read the name of a directory, as `file_name` does."""
     return Path(file_name(text))
 
 

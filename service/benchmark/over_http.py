@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from service.arguments import Unusable
 from service.arguments.benchmark import OPERATIONS
 from service.progress import progress
 
@@ -23,7 +24,7 @@ from . import load, servers
 from .environment import describe, describe_here
 from .kinds import KINDS
 from .results import HttpResult, Operation
-from .stores import Unusable, prepared
+from .stores import prepared
 
 if TYPE_CHECKING:
     import argparse

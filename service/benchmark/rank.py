@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import redis
 import uvloop
 
+from service.arguments import Unusable
 from service.model import UserId
 from service.progress import progress
 from service.store import redis as redis_store
@@ -29,7 +30,7 @@ from .contestants import Asked, User, in_redis, in_sql
 from .environment import describe
 from .results import Memory, RankResult, Size
 from .sessions import session
-from .stores import Stores, Unusable, prepared
+from .stores import Stores, prepared
 
 if TYPE_CHECKING:
     import argparse

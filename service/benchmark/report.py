@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import msgspec
 
+from service.arguments import Unusable
+
 from . import tables, targets
 from .results import HttpResult, RankResult, Results, SoakResult, WriteResult
-from .stores import Unusable
 
 if TYPE_CHECKING:
     import argparse

@@ -17,6 +17,7 @@ import redis
 from psycopg import sql
 
 from service import demo
+from service.arguments import Unusable
 from service.progress import progress
 from service.ranking.tail import Tailer
 from service.store import redis as redis_store
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 MARK = "ladder-benchmark"
 """The key that says that a Redis database is ours, and which Postgres database its board mirrors."""
 REDIS_DATABASE = 9
-
-
-class Unusable(Exception):
-    """The arguments name something that cannot be used; the message is one sentence."""
 
 
 class Stores:

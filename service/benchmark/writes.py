@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import redis
 
+from service.arguments import Unusable
 from service.model import MAX_RATING, MIN_RATING
 from service.progress import progress
 from service.store.keys import BoardKeys
@@ -27,7 +28,7 @@ from .environment import describe
 from .kinds import ratings
 from .results import Delay, Operation, Sample, Seen, WriteResult
 from .sessions import session
-from .stores import Unusable, prepared
+from .stores import prepared
 
 if TYPE_CHECKING:
     import argparse

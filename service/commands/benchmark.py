@@ -13,10 +13,10 @@ import msgspec
 import psycopg
 import redis
 
+from service.arguments import Unusable
 from service.benchmark import over_http, rank, report, soak, tables, writes
 from service.benchmark.load import GeneratorFailed
 from service.benchmark.servers import ServiceFailed
-from service.benchmark.stores import Unusable
 from service.commands import stores
 from service.cpus import usable_cpus
 from service.embedded import EmbeddedError

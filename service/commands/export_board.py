@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 
+from service.arguments import Unusable
 from service.commands import stores
 from service.embedded import EmbeddedError
 from service.errors import LadderError, Misconfigured, Unavailable, as_sentence, explain
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 
 _OK, _FAILED, _WRONG, _NOT_READ, _AWAY, _INTERRUPTED = 0, 1, 2, 3, 5, 130
 HEADER = "position,rank,id,username,rating\n"
-
-
-class Unusable(Exception):
-    """The arguments name something that cannot be used; the message is one sentence."""
 
 
 class Result(msgspec.Struct):

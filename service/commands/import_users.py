@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from service.arguments import Unusable
 from service.checkout import RECONCILE
 from service.commands import stores
 from service.commands.consent import foresee, require
@@ -46,10 +47,6 @@ _OK, _FAILED, _WRONG, _SOME_REFUSED, _BUSY, _AWAY, _REFUSED, _INTERRUPTED = 0, 1
 _BOARD_SECONDS = 60
 _USERS_PER_SECOND = 2_000
 """The board may take a minute to show the import, and a second more for each 2,000 changed users."""
-
-
-class Unusable(Exception):
-    """The arguments name something that cannot be used; the message is one sentence."""
 
 
 class Result(msgspec.Struct):

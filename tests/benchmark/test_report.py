@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.arguments import Unusable
 from service.benchmark import report, targets
 from service.benchmark.results import (
     Environment,
@@ -21,7 +22,6 @@ from service.benchmark.results import (
     Size,
     Timing,
 )
-from service.benchmark.stores import Unusable
 from service.benchmark.targets import Verdict
 from tests.api.serving import ROOT
 
