@@ -69,6 +69,9 @@ def translated() -> Iterator[None]:
         yield
     except (exceptions.RedisError, OSError) as error:
         raise translate(error) from error
+    except ValueError as error:
+        # redis-py takes some replies apart as they come (MOVED, ASK), and a malformed one breaks that.
+        raise Unsupported(_NO_REDIS) from error
     except RuntimeError as error:
         # uvloop's transport raises a bare RuntimeError when redis-py writes to a reset connection.
         if "closed" in str(error) or "TCPTransport" in str(error) or "UnixTransport" in str(error):
@@ -85,6 +88,7 @@ _TRANSIENT_CLASSES = (
     exceptions.MasterDownError,
     OSError,
 )
+_NO_REDIS = "REDIS_URL names a server that does not speak the Redis protocol"
 _NO_SUCH_DATABASE = ("DB index is out of range", "invalid DB index", "SELECT is not allowed in cluster mode")
 _TRANSIENT_WORDS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "OOM ", "LOADING ", "UNBLOCKED ")
 _CLUSTER_CLASSES = (
@@ -136,7 +140,7 @@ def _refusal(error: BaseException, text: str) -> NotReady | StoreBug | Unsupport
     if isinstance(error, _CLUSTER_CLASSES):
         return Unsupported("REDIS_URL names a node of a Redis Cluster, which cannot be the mirror")
     if isinstance(error, exceptions.InvalidResponse):
-        return Unsupported("REDIS_URL names a server that does not speak the Redis protocol")
+        return Unsupported(_NO_REDIS)
     return Unsupported()
 
 

@@ -101,6 +101,8 @@ CANNED = {
     "nothing but nil": (b"$-1\r\n", "cannot be used"),
     "nothing but errors": (b"-ERR no\r\n", "refuses a command"),
     "moved": (b"-MOVED 6644 127.0.0.1:7001\r\n", "Cluster"),
+    "moved, malformed": (b"-MOVED somewhere\r\n", "protocol"),
+    "ask, malformed": (b"-ASK\r\n", "protocol"),
 }
 
 
