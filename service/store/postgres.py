@@ -333,10 +333,10 @@ def translated(*, writing: bool = False) -> Iterator[None]:
 
 
 _PROCESS = "SELECT pg_backend_pid(), pg_is_in_recovery()"
-# Connection lost while the server could still commit, by the codes' own definition.
-_UNRESOLVED = ("57P0", "08007", "40003")
+# Connection lost while the server could still commit. A pooler that has lost the server sends a code of class 08.
+_UNRESOLVED = ("57P0", "08", "40003")
 # Resources, operator intervention (a statement timeout too), lock timeouts, deadlocks, a standby.
-_TRANSIENT = ("53", "57", "40", "55P03", "25006", "25P03", "08")
+_TRANSIENT = ("53", "57", "40", "55P03", "25006", "25P03")
 
 
 def _translate(error: psycopg.Error, *, writing: bool) -> Exception:
@@ -344,8 +344,9 @@ def _translate(error: psycopg.Error, *, writing: bool) -> Exception:
     if isinstance(error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
         return Locked()
     # Without a state the connection broke; with 57P01..3 the server was told to go and may have done so
-    # after the commit. In both cases nobody knows here whether the statement was committed.
-    if state is None and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+    # after the commit. In both cases nobody knows here whether the statement was committed. InternalError is psycopg's
+    # own for more replies than it asked for: a pooler adds the loss of its connection to what the server had answered.
+    if state is None and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)):
         return OutcomeUnknown() if writing else Unavailable("Postgres cannot be reached")
     if state is not None and state.startswith(_UNRESOLVED):
         return OutcomeUnknown() if writing else Unavailable("Postgres is shutting down or starting up")

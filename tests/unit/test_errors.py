@@ -101,6 +101,10 @@ def after_translation(error: Exception, *, writing: bool) -> Exception:
         (postgres_errors.CrashShutdown(), Unavailable, OutcomeUnknown),
         (postgres_errors.CannotConnectNow(), Unavailable, OutcomeUnknown),
         (postgres_errors.IdleSessionTimeout(), Unavailable, OutcomeUnknown),
+        # A pooler has lost the server, and says so in place of the server's answer, or after it.
+        (postgres_errors.ProtocolViolation("server conn crashed?"), Unavailable, OutcomeUnknown),
+        (postgres_errors.ConnectionFailure(), Unavailable, OutcomeUnknown),
+        (psycopg.InternalError("received 2 results from command 'COMMIT'"), Unavailable, OutcomeUnknown),
         # The server refused, and said so: nothing was changed.
         (postgres_errors.QueryCanceled(), Unavailable, Unavailable),
         (postgres_errors.LockNotAvailable(), Locked, Locked),
