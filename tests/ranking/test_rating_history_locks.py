@@ -1,4 +1,4 @@
-"""The history of ratings beside other sessions: who waits for whom, how long, and what a deletion leaves behind."""
+"""The history of ratings beside other sessions: which one waits, how long, and what a deletion leaves behind."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_nobody_waits_for_it_and_it_waits_for_nobody(database_url: str, le
 async def test_whoever_goes_between_look_and_write_has_no_row(
     database_url: str, ledger: Session, created_again: bool
 ) -> None:
-    """Nor has whoever comes under their id; that one has a history of their own from the next run on."""
+    """Nor has a user who is created under that id; their own history begins with the next run."""
     create(ledger, ("one", 1000), ("two", 1001))
     async with Feed(database_url) as feed:
         history = RatingHistory(feed)
@@ -93,7 +93,7 @@ def _waits(url: str) -> bool:
 
 
 async def test_a_deletion_under_way_is_waited_for(database_url: str, ledger: Session) -> None:
-    """Its user is there for whoever looks now, and gone for whoever looks when it has ended."""
+    """Its user has no row once it has ended."""
     create(ledger, ("one", 1000), ("two", 1001))
     with psycopg.connect(database_url) as deleting:
         deleting.execute("DELETE FROM users WHERE id = 'one'")
@@ -233,7 +233,7 @@ async def test_a_rest_is_shorter_than_the_silence_that_ends_a_session(monkeypatc
 async def test_a_server_that_hangs_is_not_waited_for(
     database_url: str, monkeypatch: pytest.MonkeyPatch, way: Callable[[Feed, Proxy], Awaitable[None]]
 ) -> None:
-    """Neither by whoever has done with a snapshot, nor by whoever removes old keys."""
+    """Neither at the end of a snapshot, nor while old keys are removed."""
     monkeypatch.setattr(rating_history, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(idempotency, "ANSWER_SECONDS", 0.5)
     async with before_postgres(database_url) as (proxy, url), asyncio.timeout(20), Feed(url) as feed:
