@@ -45,7 +45,7 @@ def configure(level: LogLevel, report: Report | None = None) -> None:
     terminal = sys.stderr.isatty()
     global _reminders  # noqa: PLW0603  what it holds is this program's, as its standard error is
     if _reminders is None:
-        # Where nothing can be written everything is said by everybody.
+        # Without a directory for the file, every process logs every repetition.
         with suppress(OSError):
             _reminders = Reminders()
     shared: list[structlog.typing.Processor] = [

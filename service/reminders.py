@@ -1,8 +1,8 @@
 """
-What could be said every second is said once a minute, by all processes of a service together.
+Limits a repeated log message to one a minute, for all processes of a service together.
 
-While a store is away every worker finds out again and again, by each of its pools. The processes are forked from one,
-and share a small file without a name: when each thing was last said.
+While a store is away, each pool of every worker reports it again and again. The processes are forked from one, and share
+a small unnamed file with the time of each message.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 SECONDS = 60.0
 _ENTRY = struct.Struct("8sd")
 _ENTRIES = 64
-"""More than there are ways in which two stores can be away at once; the oldest entry gives way."""
+"""More than the different messages of two absent stores; the oldest entry gives way."""
 
 
 class Reminders:
-    """When things were last said. Made before the workers are forked, it is theirs, too."""
+    """When each message was last logged. Workers share an instance that was made before they were forked."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -37,7 +37,7 @@ class Reminders:
         os.pwrite(self._file, bytes(_ENTRY.size * _ENTRIES), 0)
 
     def is_due(self, words: str) -> bool:
-        """Whether these words were not said for a minute; they count as said then. O(1), no waiting but for others' turn."""
+        """Whether these words were not logged for a minute; then they count as logged now. O(1), under a lock of the file."""
         now, key = self._clock(), blake2b(words.encode(errors="replace"), digest_size=8).digest()
         with self._locked():
             entries = list(_ENTRY.iter_unpack(os.pread(self._file, _ENTRY.size * _ENTRIES, 0)))
@@ -53,7 +53,7 @@ class Reminders:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # Of the process, so that it goes with one that is killed.
+        # A lock that belongs to the process, so that the death of a process releases it.
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
             yield

@@ -1,8 +1,8 @@
 """
 Whether the certificates and keys that the URL of a store names can be read, checked at start.
 
-A driver finds out only when it connects, and then waits for the file as it would for a server. Without its certificate
-of an authority libpq may even connect and verify nothing.
+A driver finds out only when it connects, and its error then looks like that of a server that is away. Without the file of
+authorities libpq may even connect and verify nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_postgres(parameters: Mapping[str, str]) -> None:
         del named["sslrootcert"]
     if "sslcert" in named:
         named.setdefault("sslkey", _default("PGSSLKEY", "postgresql.key"))
-    # With a colon it is no file, but the name of a key in a hardware module.
+    # A value with a colon names a key in a hardware module, not a file.
     if ":" in named.get("sslkey", ""):
         del named["sslkey"]
     _check_files(named)
@@ -89,7 +89,7 @@ def _is_private_file(file: str) -> bool:
 
 
 def _check_key_is_private(file: str) -> None:
-    """Ask what libpq asks of a client's key before it uses it."""
+    """Check the mode and owner that libpq requires of a client's key."""
     status = Path(file).stat()
     others = stat.S_IRWXO | (stat.S_IWGRP | stat.S_IXGRP if status.st_uid == 0 else stat.S_IRWXG)
     if status.st_mode & others:

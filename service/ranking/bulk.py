@@ -5,7 +5,7 @@ Lines are taken in their order, each as if alone, however they are cut into chun
 
 * with an id: that user is created, or gets the rating and the name;
 * without one: the user of that name (case does not count) gets the rating, or is created;
-* whoever has that rating and name already is left alone, version and all;
+* a user who has that rating and name already is not touched, not even the version;
 * a user or a name that an earlier line took is refused;
 * a name that another user has is deferred to the end of the list: taken if that user has another name then.
 """
@@ -62,9 +62,10 @@ def take(
     """
     Take a chunk in one transaction; what is returned is committed.
 
-    `deferred` are the lines of earlier chunks that wait; a refusal may be of one of them. `repeats` says of which lines
-    something must be noted or looked up, all without it. `settle` is called before the commit, for what is to be kept
-    with it; again, with another outcome, if another writer was faster.
+    `deferred` are the waiting lines of earlier chunks, any of which may be refused now. `repeats` tells which lines may be
+    about the same user or name as another one; only those are noted and looked up, all without it. `settle` is called
+    before the commit with the outcome, to keep something with it; again, with another outcome, if another writer was
+    faster.
 
     Raises `Unavailable` or `OutcomeUnknown`. Lines of which none was refused may be taken again by another
     intake, which changes nothing.
@@ -147,7 +148,7 @@ def _committed(intake: Intake, attempt: Callable[[], Outcome], settle: Callable[
 
 
 class Judged(NamedTuple):
-    """What a chunk writes, how many of its lines that takes, and why others are refused, deferred ones among them."""
+    """What a chunk writes, how many of its lines are taken, and why other lines, deferred ones too, are refused."""
 
     plan: Plan
     taken: int
@@ -156,9 +157,9 @@ class Judged(NamedTuple):
 
 def judge(lines: Sequence[Line], known: Known, deferred: Deferred, suspects: Container[int] | None = None) -> Judged:
     """
-    Decide about each line in order, and keep in `deferred` those of which another user has the name.
+    Decide about each line in order, and keep in `deferred` those whose name another user has.
 
-    Of the lines with the numbers of `suspects`, or of all, it is to be noted what they took. O(lines).
+    The plan notes what the lines with the numbers in `suspects` took, of all lines without it. O(lines).
     """
     plan, taken, refused = Plan(), 0, {}
     for line in lines:

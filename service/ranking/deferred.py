@@ -1,9 +1,9 @@
 """
-Lines of a list whose username belongs to another user, kept until that user may have given it up.
+Lines of a list whose username belongs to another user, kept until the end of the list.
 
-A list is taken line by line, but what counts is its end: two users may swap their names, and a name may pass from one
-user to the next, whatever the order of the lines. A deferred line is taken at the end if the user who has the name is
-renamed by another deferred line that is taken, or has lost the name meanwhile.
+Users may swap names, or pass a name on, whatever the order of the lines: what counts is who has which name after the last
+line. A deferred line is taken at the end if the user who has its name is renamed by another deferred line that is taken,
+or has lost the name meanwhile.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from service.ranking.bulk import Line
 
 MOST = 100_000
-"""Lines that are kept, some 30 MB; a line beyond them is refused at once."""
+"""The most lines that are kept (some 30 MB); a line beyond them is refused at once."""
 
 
 class Renames(NamedTuple):
     """
     Lines to take in this order, so that each finds its name free.
 
-    The user of the last line of a cycle gives up the old name before the first line is taken: `parked` are those users.
+    In a cycle no name is free. So the user of each cycle's last line, listed in `parked`, gives up the old name first.
     """
 
     lines: list[Line]
@@ -54,7 +54,7 @@ class Deferred:
         return Deferred(self._by_id.values())
 
     def add(self, line: Line) -> bool:
-        """Keep a line that has an id; False if there are too many."""
+        """Keep a line that has an id; return False if `MOST` are kept already. Raises `ValueError` without an id."""
         if len(self) >= MOST:
             return False
         self._put(line)
@@ -84,9 +84,8 @@ class Deferred:
         """
         Return which lines can be taken now, about `limit` of them, and the reason of each that never can.
 
-        `owners` is who has which lower-case name now. The line of the user who has the name that a line takes is the
-        line's successor: so the lines form paths, of which each is taken from its end, and cycles, of which each is
-        taken as a whole. O(lines).
+        `owners` is the user who has each lower-case name now. A line waits for the line of its name's owner: so the lines
+        form paths, each of which is taken from its end, and cycles, each of which is taken as a whole. O(lines).
         """
         renames, refused = Renames([], []), {}
         is_taken: dict[int, bool] = {}

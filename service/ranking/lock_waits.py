@@ -1,9 +1,9 @@
 """
 Writes that met a lock of another session: tried again one after the other, beside the batches they came from.
 
-A batch that waited for the lock would hold up every other write in it, and each waiting write a connection. Here one
-connection is enough: each attempt waits a moment, so that Postgres queues it fairly behind the lock, and then it is the
-next one's turn.
+A batch that waited for the lock would hold up its other writes, and if each write waited by itself, each would occupy a
+connection. Here one connection is enough: each attempt waits a moment in Postgres' queue for the lock, which is fair to
+other processes, and then the next write has its turn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SECONDS = 2.0
 """How long a lock is waited for in all; then the write is refused, and has changed nothing."""
 TURN_MS, SHORTEST_TURN_MS = 100, 10
-"""How long one attempt waits: a turn, shared among all that wait."""
+"""How long one attempt waits: `TURN_MS` divided by the number of waiting writes, but no less than the shortest turn."""
 MOST = 100
 """Writes that wait at a time; beyond it one is refused at once."""
 _PAUSE_SECONDS = 0.02
@@ -43,9 +43,10 @@ class LockWaits:
 
     def add(self, attempt: Callable[[int], Awaitable[Any]]) -> asyncio.Future[Any]:
         """
-        Return what will come of `attempt`, which is called with a patience in ms until it does not raise `Locked`.
+        Return the future outcome of `attempt`, which is called with a patience in ms until it does not raise `Locked`.
 
-        It must have changed nothing when it raises that. After `SECONDS` the outcome is `Locked`.
+        It must have changed nothing when it raises `Locked`, which is also the outcome after `SECONDS`, or at once while
+        `MOST` writes wait. O(1).
         """
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Any] = loop.create_future()

@@ -58,12 +58,11 @@ class Tailer:
     """
     Keeps one mirror equal to one database.
 
-    `source` is the history that its own session leads to, which is what it loads and tails. The API passes
-    `believed` with every call, so that a board of another history is not read: that is whichever history was seen
-    last by any connection of this process, kept in `history`. Until Postgres has been asked no board is believed,
-    and while it cannot be reached from the start any is (""), because then there is nothing to compare it with.
-    `withheld` is why the board may not be used at all until an operator decides, "" if it may. With `confirms` a board
-    of another history is never replaced without an operator.
+    `source` is the history that its own session leads to, which it loads and tails. `believed` is the history that a
+    board must have to be read: the one that any connection of this process saw last, kept in `history`. Before Postgres
+    has been asked it matches no board. If Postgres cannot be reached from the start, it matches any (""), because there
+    is nothing to compare with. `withheld` is why the board may not be used until an operator decides, "" if it may.
+    With `confirms` a board of another history is never replaced without an operator.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """
 Whether the board of another history is still fed by that history.
 
-A failover and a test copy of production look the same: the same database of the same cluster, on a later timeline. What
-differs is the other side. After a failover nothing feeds the board any more; beside a copy production goes on, and each
-of its cycles, idle ones too, writes a new token.
+A failover and a test copy of production look the same: the same database of the same cluster, on a later timeline. The
+difference is in the board: after a failover nothing feeds it any more; beside a copy, production goes on, and each of its
+cycles, idle ones too, writes a new token.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from service.store.mirror import State
 
 QUIET_SECONDS = 1.5
-"""A board whose token stands still for that long is not fed: six cycles."""
+"""A board whose token does not change for this long (six cycles) is not fed."""
 AFTER_FEEDING_SECONDS = 60.0
-"""The same once it was seen to be fed: production may be restarted beside a copy that waits for its board."""
+"""As `QUIET_SECONDS`, after the board was seen to be fed: production may be restarted beside a waiting copy."""
 
 
 class Vacancy:
@@ -43,9 +43,9 @@ class Vacancy:
 
     def look(self, state: State | None) -> bool:
         """
-        Look once more; True when the board may be taken. O(1).
+        Note the board's present token; return whether the board may be taken. O(1).
 
-        One that is missing may be taken at once, unless it was fed before: then the other history loads it again.
+        A missing board may be taken at once, unless it was seen to be fed: then the other history loads it again.
         """
         now = self._clock()
         if state is not None and (state.source, state.token) != self._seen:

@@ -2,7 +2,7 @@
 A connection to Redis that knows which server it leads to, and is replaced when that may be the wrong one.
 
 A proxy, a DNS name or a Kubernetes Service can switch to another server at any moment, while existing connections stay
-on the old one. By then that is a replica, which takes no writes, or a master cut off from the other processes.
+on the old one, which is then a replica that takes no writes, or a master cut off from the other processes.
 So a connection is replaced when it reaches a certain age; and when an answer raises doubt about the address, all older
 connections of this process to it are replaced.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from service.store.redis import Client
 
 MOST_SECONDS = 300.0
-"""The longest that a connection is used, at random up to a fifth less: the bound for a switch that no answer reveals."""
+"""The maximum age of a connection, less up to a fifth at random: the bound for a switch that no answer reveals."""
 DOUBT_SECONDS = 1.0
 """The shortest time between two replacements: until the fault is mended, new connections raise doubt again."""
 

@@ -2,8 +2,8 @@
 Writes that are carried out once, however often they are asked for: what came of them is kept under their key.
 
 The key is claimed, the write made and its outcome kept in one transaction, so after a crash there are all or none.
-Whoever comes with a claimed key waits for that transaction. The answer is known only when the mirror has placed the
-write, after the commit: it is settled then, once, and whoever repeats the request is given that. A request that was
+A request with a claimed key waits for that transaction. The answer is known only when the mirror has placed the
+write, after the commit: it is settled then, once, and every repetition gets the settled answer. A request that was
 never answered, because its process died in between, is answered by the first repetition.
 """
 

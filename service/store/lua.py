@@ -145,7 +145,7 @@ def _calling(client: Client, commands: Sequence[Command]) -> Iterator[None]:
 
 @asynccontextmanager
 async def _connected(client: Client) -> AsyncIterator[Connection]:
-    """Hold one connection for the block. A connection on which a call failed has closed itself by its end."""
+    """Hold one connection for the block. A connection whose call failed has closed itself before it is released."""
     pool = client.connection_pool
     connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # theirs
     try:

@@ -66,7 +66,7 @@ class Connection(psycopg.AsyncConnection[TupleRow]):
 
 
 class Pool(AsyncConnectionPool[Connection]):
-    """A pool that knows how many of its connections are lent, and when the last one was (of the event loop's clock)."""
+    """A pool that knows how many of its connections are lent, and when the last was lent (time of the event loop)."""
 
     lent = 0
     lent_at = -math.inf
@@ -76,12 +76,12 @@ ACQUIRE_SECONDS = 1.0
 FALLBACK_ACQUIRE_SECONDS = 0.1
 FALLBACK_CONNECTIONS = 4
 FALLBACK_STATEMENT = "500ms"
-"""Counting a board is the one question that can be dear: better no answer than a Postgres that is busy counting."""
+"""Counting a board is the one expensive question: better no answer than a Postgres that is busy counting."""
 READ_CONNECTIONS = 4
 ANSWER_SECONDS = 6.0
 """How long a statement may take, longer than the server's own limit: a server that hangs keeps none."""
 STANDBY_SECONDS = 1.0
-"""How long a connection to a standby is kept: the next one may lead to the primary."""
+"""How long a connection that leads to a standby is kept: the next one may lead to the primary."""
 UNIDENTIFIED = (
     "this Postgres does not say which history it is: it is a standby, its schema is not up to date, a pooler shares its"
     " sessions, or our role may not UPDATE the sequence users_version_seq"
@@ -146,7 +146,7 @@ class Postgres:
         """
         connection.source = None
         if self._history.is_shared and not connection.is_direct:
-            # While nothing else is under way it would meet one process, and look like a session.
+            # Without other traffic a pooler gives it one process all the time, and it looks like a session.
             return
         try:
             with answering(connection, ACQUIRE_SECONDS):
@@ -244,8 +244,8 @@ async def borrowed(pool: Pool, operation: str = "other", *, writing: bool = Fals
     One lent for `writing` knows its `source`; `Unavailable` if it does not say which. `operation` is what the time
     that all of it takes is counted under.
 
-    A connection that leads to a standby answers a read, and is replaced: since it was opened, its address may have
-    become the primary's. For a write that is done first.
+    A connection that leads to a standby is replaced, after the block of a read and before the block of a write: its
+    address may lead to the primary by now.
     """
     with metrics.postgres_call(operation):
         connection = await _lend(pool)
@@ -266,7 +266,7 @@ def _is_outlived(connection: Connection) -> bool:
 
 
 async def _take_back(pool: Pool, connection: Connection) -> None:
-    """Close one that has led to a standby for a while, and those beside it, which are likely to lead there as well."""
+    """Give a connection back; one that has led to a standby for a while is closed, with the pool's idle ones."""
     pool.lent -= 1
     is_outlived = _is_outlived(connection)
     try:
@@ -281,10 +281,10 @@ async def _take_back(pool: Pool, connection: Connection) -> None:
 @contextmanager
 def reading_result(connection: Connection, *, writing: bool = False) -> Iterator[None]:
     """
-    Turn whatever goes wrong while a result is read into `StoreBug`; of a write that is committed into `OutcomeUnknown`.
+    Turn an error while a result is read into `StoreBug`, or into `OutcomeUnknown` if it is of a committed write.
 
-    Inside a transaction it is not committed, and the transaction is rolled back. The connection is closed: another
-    one may have the settings that the result is read with.
+    Inside a transaction the write is not committed, and the transaction is rolled back. The connection is closed, because
+    its session may lack the settings that the result is read with.
     """
     try:
         yield
@@ -304,7 +304,7 @@ async def _lend(pool: Pool) -> Connection:
         try:
             connection = await pool.getconn()
         except PoolTimeout as error:
-            # The pool says the same whether Postgres gives it no connection or others of ours have all of them.
+            # The pool's error is the same whether Postgres gives it no connection or all are lent.
             if pool.lent < pool.max_size and pool.lent_at < asked_at:
                 raise Unavailable("Postgres cannot be reached") from error
             raise

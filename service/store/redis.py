@@ -112,10 +112,10 @@ def translate(error: BaseException) -> Exception:
     """
     Return our error for one of the driver's.
 
-    `StoreBug` only for what our own scripts or arguments cause. Whatever else a server refuses is `Unsupported`: a
-    Sentinel, a cluster node, a proxy that forbids commands and a server of another protocol each have words of their own.
+    `StoreBug` is only for what our own scripts or arguments cause. Any other refusal is `Unsupported`: a Sentinel, a
+    cluster node, a proxy that forbids commands and a server of another protocol each word theirs differently.
     """
-    # Of what is refused in a transaction redis-py tells where it stood first, and then the server's words in a tuple.
+    # redis-py prefixes an error inside a transaction with the command's place, and puts the server's words in a tuple.
     text = str(error).rpartition("caused error: ('")[2]
     if isinstance(error, exceptions.TimeoutError):
         return Unavailable("Redis did not answer in time")

@@ -1,7 +1,7 @@
 """
-What writes do on a connection: shared by those who commit each statement and those who commit several together.
+The writes, each as statements on a connection; the caller commits each by itself or several together.
 
-Locks are taken in one order by all: keys, then users by id, then names. A rename holds a user while it waits for a
+Every write takes locks in one order: keys, then users by id, then names. A rename holds a user while it waits for a
 name, against that order, and therefore gives way.
 
 `patience_ms` is how long each lock of another session is waited for; beyond it psycopg raises `LockNotAvailable`.
@@ -79,7 +79,7 @@ async def rate(
     """
     Set ratings of different users; a relative one is added under the row's lock, so that none is lost.
 
-    Without patience `Locked` in place of a user whom another session has locked.
+    Without patience, `Locked` stands in place of a user that another session has locked.
     """
     cursor = await connection.execute(
         QUERIES["rate"],
@@ -140,7 +140,7 @@ async def remove(
     """
     Delete different users, inside a transaction: a tombstone is seen only by the statement after.
 
-    Without patience `Locked` in place of a user whom another session has locked.
+    Without patience, `Locked` stands in place of a user that another session has locked.
     """
     cursor = await connection.execute(
         QUERIES["remove"],
