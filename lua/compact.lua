@@ -37,6 +37,7 @@ if state[2] ~= "1" or not checkpoint or checkpoint < settled_xact or applied <= 
 end
 
 -- The argument's text is stored: Lua would write a large number in scientific notation.
-local floor = (tonumber(state[6] or "") or 0) < version and settled or state[6]
+local old_floor = tonumber(state[6] or "") or 0
+local floor = old_floor < version and settled or state[6]
 redis.call("HSET", state_key, "epoch", next_epoch, "tok", next_token, "floor", floor, "settled", settled)
 return { "ok" }

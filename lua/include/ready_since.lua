@@ -3,7 +3,8 @@
 local function reached(users_key, state_key, id, version)
     local held = redis.call("HGET", users_key, id)
     if not held then
-        return version <= (tonumber(redis.call("HGET", state_key, "settled") or "") or -1)
+        local settled = tonumber(redis.call("HGET", state_key, "settled") or "") or -1
+        return version <= settled
     end
     local held_version = tonumber(string.match(held, "^(%d+)|") or "")
     return held_version ~= nil and held_version >= version
