@@ -9,16 +9,16 @@ from service.arguments import stores
 DESCRIPTION = """\
 Compare the board in Redis with the users in Postgres and repair what differs, while both are in use. Made for cron.
 
-  --full          compare every user and every member of the board (the default), after writing to the history of
-                  ratings where everybody stands whose rating has changed
+  --full          compare every user and every member of the board (the default), after writing the rank of each user
+                  whose rating has changed to the history of ratings
   --incremental   bring over what was committed since, as a running service does by itself, and load the board if
                   there is none
-  --rebase        after the restore of a dump: give users transactions of this Postgres, so that changes can be followed;
-                  begins another history, for which the board is loaded anew, even if nothing was wrong
+  --rebase        after the restore of a dump: mark users with transactions of this Postgres, so that changes can be
+                  followed; begins another history, for which the board is loaded anew, even if nothing was wrong
 
-Before the board would lose more than a tenth of its users, a terminal is asked; without one and without --yes nothing is
-changed, exit code 6. With --incremental, that is when the board is replaced by that of another history, with --rebase
-when it will be, with --full when --force is given or the database is empty.
+If the board would lose more than a tenth of its users, the command asks on a terminal first; without a terminal and without
+--yes it changes nothing, exit code 6. It looks for this with --incremental if the board is of another history, with
+--rebase, and with --full if --force is given or the database is empty.
 
 What each kind of drift means and what to do about it is told in docs/operations.md.
 """

@@ -266,7 +266,7 @@ def _is_outlived(connection: Connection) -> bool:
 
 
 async def _take_back(pool: Pool, connection: Connection) -> None:
-    """Give a connection back; one that has led to a standby for a while is closed, with the pool's idle ones."""
+    """Give a connection back; one that leads to a standby for too long is closed, and the pool's others are replaced."""
     pool.lent -= 1
     is_outlived = _is_outlived(connection)
     try:
