@@ -16,9 +16,9 @@ Compare the board in Redis with the users in Postgres and repair what differs, w
   --rebase        after the restore of a dump: mark users with transactions of this Postgres, so that changes can be
                   followed; begins another history, for which the board is loaded anew, even if nothing was wrong
 
-If the board would lose more than a tenth of its users, the command asks on a terminal first; without a terminal and without
---yes it changes nothing, exit code 6. It looks for this with --incremental if the board is of another history, with
---rebase, and with --full if --force is given or the database is empty.
+If the board would lose more than a tenth of its users, the command asks on a terminal first; without a terminal and
+without --yes it changes nothing, exit code 6. It looks for this with --incremental if the board is of another history,
+with --rebase, and with --full if --force is given or the database is empty.
 
 What each kind of drift means and what to do about it is told in docs/operations.md.
 """

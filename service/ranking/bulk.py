@@ -62,10 +62,10 @@ def take(
     """
     Take a chunk in one transaction; what is returned is committed.
 
-    `deferred` are the waiting lines of earlier chunks, any of which may be refused now. `repeats` tells which lines may be
-    about the same user or name as another one; only those are noted and looked up, all without it. `settle` is called
-    before the commit with the outcome, to keep something with it; again, with another outcome, if another writer was
-    faster.
+    `deferred` are the waiting lines of earlier chunks, any of which may be refused now. `repeats` tells which lines may
+    be about the same user or name as another one; only those are noted and looked up, all without it. `settle` is
+    called before the commit with the outcome, to keep something with it; again, with another outcome, if another
+    writer was faster.
 
     Raises `Unavailable` or `OutcomeUnknown`. Lines of which none was refused may be taken again by another
     intake, which changes nothing.

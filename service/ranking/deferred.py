@@ -1,9 +1,9 @@
 """
 Lines of a list whose username belongs to another user, kept until the end of the list.
 
-Users may swap names, or pass a name on, whatever the order of the lines: what counts is who has which name after the last
-line. A deferred line is taken at the end if the user who has its name is renamed by another deferred line that is taken,
-or has lost the name meanwhile.
+Users may swap names, or pass a name on, whatever the order of the lines: what counts is who has which name after the
+last line. A deferred line is taken at the end if the user who has its name is renamed by another deferred line that is
+taken, or has lost the name meanwhile.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Deferred:
         """
         Return which lines can be taken now, about `limit` of them, and the reason of each that never can.
 
-        `owners` is the user who has each lower-case name now. A line waits for the line of its name's owner: so the lines
+        `owners` is the user who has each lower-case name now. A line waits for the line of its name's owner. So lines
         form paths, each of which is taken from its end, and cycles, each of which is taken as a whole. O(lines).
         """
         renames, refused = Renames([], []), {}

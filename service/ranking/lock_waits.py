@@ -45,7 +45,7 @@ class LockWaits:
         """
         Return the future outcome of `attempt`, which is called with a patience in ms until it does not raise `Locked`.
 
-        It must have changed nothing when it raises `Locked`, which is also the outcome after `SECONDS`, or at once while
+        It must have changed nothing when it raises `Locked`. That is also the outcome after `SECONDS`, or at once while
         `MOST` writes wait. O(1).
         """
         loop = asyncio.get_running_loop()

@@ -98,8 +98,8 @@ class Tailer:
                 # A Redis without this database says nothing about the way to Postgres.
                 is_shared = isinstance(error, Misconfigured) and not isinstance(error, NoSuchDatabase)
                 self._history.is_shared = is_shared
-                # Only without Postgres is there nothing to compare the board with. A shared session answers, and may lead to
-                # a database of another history.
+                # Only without Postgres is there nothing to compare the board with. A shared session answers, and may
+                # lead to a database of another history.
                 if self._history.source == NO_SOURCE and isinstance(error, Unavailable) and not is_shared:
                     self._history.source = ANY_SOURCE
                 self._report(error)

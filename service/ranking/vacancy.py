@@ -1,9 +1,9 @@
 """
 Whether the board of another history is still fed by that history.
 
-A failover and a test copy of production look the same: the same database of the same cluster, on a later timeline. The
-difference is in the board: after a failover nothing feeds it any more; beside a copy, production goes on, and each of its
-cycles, idle ones too, writes a new token.
+A failover and a test copy of production look the same: the same database of the same cluster, on a later timeline.
+The difference is in the board: after a failover nothing feeds it any more; beside a copy, production goes on, and each
+of its cycles, idle ones too, writes a new token.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def _unknown_after_a_defect() -> Iterator[None]:
 
 
 class _Alone(msgspec.Struct, frozen=True):
-    """A write with a transaction of its own; `run` takes how many ms it may wait for a lock, and then raises `Locked`."""
+    """A write with a transaction of its own; `run` takes the ms to wait for a lock and raises `Locked` after them."""
 
     keys: tuple[Hashable, ...]
     run: Callable[[int], Awaitable[Any]]

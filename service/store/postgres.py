@@ -266,7 +266,7 @@ def _is_outlived(connection: Connection) -> bool:
 
 
 async def _take_back(pool: Pool, connection: Connection) -> None:
-    """Give a connection back; one that leads to a standby for too long is closed, and the pool's others are replaced."""
+    """Give a connection back; one that has led to a standby too long is closed, and the pool's others are replaced."""
     pool.lent -= 1
     is_outlived = _is_outlived(connection)
     try:
@@ -283,8 +283,8 @@ def reading_result(connection: Connection, *, writing: bool = False) -> Iterator
     """
     Turn an error while a result is read into `StoreBug`, or into `OutcomeUnknown` if it is of a committed write.
 
-    Inside a transaction the write is not committed, and the transaction is rolled back. The connection is closed, because
-    its session may lack the settings that the result is read with.
+    Inside a transaction the write is not committed, and the transaction is rolled back. The connection is closed: its
+    session may lack the settings that the result is read with.
     """
     try:
         yield

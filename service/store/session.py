@@ -185,7 +185,7 @@ class Session:
 
         It shows when a connection meets another process than before, or the other connection's. Two connections send
         single statements by turns, then both hold a process in a transaction, then send single statements again: a
-        pooler may hand out the process used last or the one idle longest, and the order of the statements exposes either.
+        pooler may hand out the process used last or the one idle longest, and the order of statements exposes either.
         """
         with ExitStack() as stack:
             one, two = (stack.enter_context(closing(self._open())) for _ in range(2))
