@@ -119,6 +119,7 @@ async def opened(settings: Settings) -> AsyncIterator[Ladder]:
         source=lambda: tailer.believed,
         cursor_key=settings.cursor_secret.encode() if settings.cursor_secret else None,
         withheld=lambda: tailer.withheld,
+        interrupted=lambda: tailer.interrupted,
         served=sampler.saw,
     )
     background: list[asyncio.Task[None]] = []

@@ -56,7 +56,8 @@ class Ladder(Writes):
     The one board of a ledger and its mirror.
 
     `source` tells which history of Postgres is being read, "" while that is not known; the mirror
-    refuses to rank for another history than its own. `withheld` tells why it must not be used at all, "" if it may.
+    refuses to rank for another history than its own. `withheld` tells why it must not be used at all, "" if it may;
+    `interrupted` why it is not being fed, "" if it is.
     Without a `cursor_key` the database's own is used.
     `served` is told of each user whom the mirror ranked, and must return at once.
     """
@@ -69,6 +70,7 @@ class Ladder(Writes):
         source: Callable[[], str],
         cursor_key: bytes | None = None,
         withheld: Callable[[], str] = lambda: "",
+        interrupted: Callable[[], str] = lambda: "",
         served: Callable[[UserId], None] = lambda _: None,
     ) -> None:
         super().__init__(ledger, GuardedMirror(mirror, source=source))
@@ -76,6 +78,7 @@ class Ladder(Writes):
         self._mirror = mirror
         self._source = source
         self._withheld = withheld
+        self._interrupted = interrupted
         self._served = served
         self.fallback = Fallback(ledger)
         self._choice = Choice(self._guarded)
@@ -224,17 +227,17 @@ class Ladder(Writes):
 
     def distrust(self, state: State | BaseException | None) -> str:
         """Return why ranks are not read from a mirror that said this of itself, or did not answer so; "" if they are."""
-        if withheld := self._withheld():
-            return withheld
-        if isinstance(state, BaseException):
-            return str(state)
+        if (withheld := self._withheld()) or isinstance(state, BaseException):
+            return withheld or str(state)
         if state is None:
-            return "Redis holds no board"
-        if not self.trusts(state):
-            if not state.intact:
-                return "the board is damaged, and will be loaded again"
-            return "the board is being loaded" if not state.ready else "the board is of another history of Postgres"
-        return self._guarded.trouble
+            return self._interrupted() or "Redis holds no board"
+        if self.trusts(state):
+            return self._guarded.trouble
+        if not state.intact:
+            return "the board is damaged, and will be loaded again"
+        if state.ready:
+            return "the board is of another history of Postgres"
+        return self._interrupted() or "the board is being loaded"
 
     # A batch asks one store only: look-ups that Redis can answer do not wait for those that Postgres must.
 

@@ -62,7 +62,8 @@ class Tailer:
     board must have to be read: the one that any connection of this process saw last, kept in `history`. Before Postgres
     has been asked it matches no board. If Postgres cannot be reached from the start, it matches any (""), because there
     is nothing to compare with. `withheld` is why the board may not be used until an operator decides, "" if it may.
-    With `confirms` a board of another history is never replaced without an operator.
+    `interrupted` is why the last attempt to follow failed, "" if it did not. With `confirms` a board of another history is
+    never replaced without an operator.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Tailer:
         self.source = NO_SOURCE
         self.leading = False
         self._reported = ""
-        self.withheld = ""
+        self.withheld = self.interrupted = ""
         self._warned: set[str] = set()
         self._examined_at = -math.inf
         self._examined_run = ""
@@ -102,6 +103,7 @@ class Tailer:
                 # lead to a database of another history.
                 if self._history.source == NO_SOURCE and isinstance(error, Unavailable) and not is_shared:
                     self._history.source = ANY_SOURCE
+                self.interrupted = str(error)
                 self._report(error)
             except Exception as error:  # noqa: BLE001  a defect must not end the healing of everything else
                 self._report_defect(error)
@@ -135,7 +137,7 @@ class Tailer:
                 if self.leading:
                     await self.cycle(feed)
                     self._reported = ""
-                self.withheld = ""
+                self.withheld = self.interrupted = ""
             except Withheld as error:
                 self.withheld = str(error)
                 self._report(error)

@@ -100,6 +100,7 @@ _CLUSTER_CLASSES = (
 # Errors of a script that the server causes, not the script: it lacks a command, forbids one, or is a cluster node.
 _SERVER_WORDS = (
     "unknown redis command",
+    "unknown command",  # Valkey's words
     "not allowed from",
     "can't run this command",
     "can't access",
@@ -127,8 +128,9 @@ def translate(error: BaseException) -> Exception:
     if isinstance(error, exceptions.ReadOnlyError) or text.startswith("READONLY "):
         # Not a failure for the circuit breaker: the answer is immediate, and an open breaker would delay the recovery.
         return NotReady("this Redis is a replica now, and takes no writes")
-    if isinstance(error, _TRANSIENT_CLASSES) or text.startswith(_TRANSIENT_WORDS):
-        return Unavailable(f"Redis cannot be used now ({type(error).__name__})")
+    if (is_said := text.startswith(_TRANSIENT_WORDS)) or isinstance(error, _TRANSIENT_CLASSES):
+        name = text.partition(" ")[0] if is_said else type(error).__name__
+        return Unavailable(f"Redis cannot be used now ({name})")
     return _refusal(error, text)
 
 

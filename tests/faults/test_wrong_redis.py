@@ -176,6 +176,27 @@ async def test_what_is_no_redis_at_all_is_survived(kind: str, settings: Settings
         await assert_survived(msgspec.structs.replace(settings, redis_url=url), word)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--min-replicas-to-write", "1"), "cannot be used now (NOREPLICAS)"),
+        (("--rename-command", "ZADD", ""), "refuses a command"),
+    ],
+    ids=["takes no writes", "lacks a command"],
+)
+async def test_health_says_why_a_board_cannot_be_loaded(options: Sequence[str], words: str, settings: Settings) -> None:
+    """The server's refusal, and not that there is no board yet, which would look as if waiting helped."""
+    with another_kind("--save", "", *options) as url:
+        async with opened(msgspec.structs.replace(settings, redis_url=url)) as ladder:
+            await populate(ladder)
+
+            async def is_told() -> bool:
+                return words in str((await examine(ladder)).mirror.reason)
+
+            await until(is_told)
+            assert {"postgres"} == await assert_seen(ladder, await ladder.rate(ADA, 1600))
+
+
 async def test_a_server_that_refuses_one_kind_of_read_is_not_well(settings: Settings) -> None:
     """It may not say what it is: a node that owns the board's slot ranks, and refuses users. They come from Postgres."""
     with cluster(f"{BOARD_SLOT}-{BOARD_SLOT}") as url:
