@@ -83,7 +83,7 @@ def postgres_url(text: str) -> str:
         message = _slip_that_libpq_refuses(hosts, query)
         raise ValueError(message) from None
     if "replication" in parts:
-        message = "must have no parameter replication, because such a connection takes no ordinary statements"
+        message = "must have no parameter replication, because a replication connection takes no ordinary statements"
         raise ValueError(message)
     for name in _POSTGRES_NUMBERS:
         if not re.fullmatch(r"[0-9]{1,9}", parts.get(name, "0")):

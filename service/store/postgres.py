@@ -343,9 +343,9 @@ def _translate(error: psycopg.Error, *, writing: bool) -> Exception:
     state = error.sqlstate
     if isinstance(error, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
         return Locked()
-    # Without a state the connection broke; with 57P01..3 the server was told to go and may have done so
-    # after the commit. In both cases nobody knows here whether the statement was committed. InternalError is psycopg's
-    # own for more replies than it asked for: a pooler adds the loss of its connection to what the server had answered.
+    # Without a state the connection broke; with 57P01..3 the server was shut down, perhaps after the commit. In both cases
+    # it is unknown here whether the statement was committed. psycopg raises an InternalError of its own for more replies
+    # than it asked for: a pooler appends the loss of its server to the server's answer.
     if state is None and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)):
         return OutcomeUnknown() if writing else Unavailable("Postgres cannot be reached")
     if state is not None and state.startswith(_UNRESOLVED):

@@ -204,7 +204,7 @@ class Model:
         return world._replace(rows=(*world.rows[:user], row, *world.rows[user + 1 :]), outbox=outbox)
 
     def recover(self, world: World) -> World:
-        """Take the next step of whoever repairs; the same world if nobody does or there is nothing to do."""
+        """Take the next step of the repair; the same world if the protocol has none or there is nothing to do."""
         if self.protocol.recovery == "outbox":
             return self._relay(world)
         return self._follow(world) if self.protocol.recovery == "tail" else world
