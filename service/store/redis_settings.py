@@ -1,7 +1,7 @@
 """
 What a Redis must be set to so that it can be a mirror, and how an operator is told.
 
-Asked of INFO, and of CONFIG where that is allowed: a managed Redis forbids it. What is not known is not warned about.
+Asked of INFO, and of CONFIG where that is allowed: a managed Redis forbids it. A setting that is not known is not warned about.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ _WITHOUT_SCRIPTS = (
 )
 
 
+_WITHOUT_INFO = (
+    "Redis refuses INFO, so a failover to another server is not noticed and the lag is only right if the servers' clocks"
+    " agree: allow the command (+info)"
+)
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """
     Why a Redis must not be a mirror, "" if it may, and what is not as it should be.
@@ -65,6 +71,8 @@ async def examine(client: Client) -> Verdict:
     # A reply that is an error says that we may not ask: then nothing is known.
     facts = [reply.items() for reply in replies if isinstance(reply, dict)]
     verdict = judge({_text(name): _text(value) for pairs in facts for name, value in pairs})
+    if isinstance(replies[0], Exception):
+        verdict = msgspec.structs.replace(verdict, warnings=(*verdict.warnings, _WITHOUT_INFO))
     if verdict.refusal or isinstance(probed, NoScriptError) or not isinstance(probed, Exception):
         return verdict
     if isinstance(translate(probed), Unsupported):

@@ -68,6 +68,18 @@ async def _said(logs: Sequence[Mapping[str, object]], event: str, times: int) ->
     return len(reasons(logs, event)) >= times
 
 
+async def test_a_redis_that_refuses_info_is_warned_of(server: OwnRedis, settings: Settings) -> None:
+    """Its failovers cannot be noticed; ranks come from it all the same."""
+    with redis.Redis.from_url(server.url) as operator, capture_logs() as logs:
+        operator.execute_command("ACL SETUSER", "ladder", "on", "nopass", "~*", "&*", "+@all", "-info", "-config")
+        url = server.url.replace("unix://", "unix://ladder:any@")
+        async with opened(msgspec.structs.replace(settings, redis_url=url)) as ladder:
+            await populate(ladder)
+            await until(lambda: served_by_redis(ladder))
+
+    assert 1 == sum("+info" in reason for reason in reasons(logs, "redis.settings"))
+
+
 async def test_a_replica_is_refused(server: OwnRedis, settings: Settings) -> None:
     """It would take no write; when it is promoted it is loaded."""
     with redis.Redis.from_url(server.url) as operator, capture_logs() as logs:
@@ -114,9 +126,9 @@ async def test_who_stands_by_tells_of_a_redis_that_it_cannot_use(server: OwnRedi
 
 
 async def test_what_may_not_be_asked_is_not_complained_of(server: OwnRedis, settings: Settings) -> None:
-    """A managed Redis forbids CONFIG, and perhaps INFO: it is taken as it is."""
+    """A managed Redis forbids CONFIG: what INFO tells is enough."""
     with redis.Redis.from_url(server.url) as operator, capture_logs() as logs:
-        operator.execute_command("ACL", "SETUSER", "guest", "on", ">pass", "~*", "&*", "+@all", "-config", "-info")
+        operator.execute_command("ACL", "SETUSER", "guest", "on", ">pass", "~*", "&*", "+@all", "-config")
         url = server.url.replace("unix://", "unix://guest@") + "?password=pass"
         async with opened(msgspec.structs.replace(settings, redis_url=url)) as ladder:
             await populate(ladder)
