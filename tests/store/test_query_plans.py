@@ -147,7 +147,7 @@ def test_the_query_walks_its_index_and_not_far(connection: Session, name: str) -
         assert [] == [step for step in plan if step["Node Type"] == "Seq Scan" and step["Relation Name"] not in ONE_ROW]
 
 
-@pytest.mark.parametrize("query", COUNTING_ALL)
+@pytest.mark.parametrize("query", sorted(COUNTING_ALL))
 def test_a_query_that_counts_all_does_so_once(connection: Session, query: str) -> None:
     """By the small index on ratings or the table, and not again for each user."""
     parameters = {} if query == "histogram" else {"ids": MANY}
