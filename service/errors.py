@@ -23,12 +23,15 @@ Every error that a request can end in, as one tree.
     ├── OutcomeUnknown          the connection was lost while a write was being committed
     ├── SchemaMismatch          the database's schema is not the one of this release's migrations
     └── StoreBug                a store answered what it never should: a defect of ours
+        └── NoSchema            the database lacks a table of ours
 
 Drivers' errors are translated in one place each: `store/postgres.py` and `store/redis.py`. The HTTP
 status of each is given in one table: `api/problems.py`.
 """
 
 from __future__ import annotations
+
+import re
 
 
 class LadderError(Exception):
@@ -127,7 +130,13 @@ class StoreBug(LadderError):
     """A store gave an answer that it never should."""
 
 
+class NoSchema(StoreBug):
+    """The database that DATABASE_URL names lacks a table of Ladder's, which scripts/migrate.py makes."""
+
+
 _LONGEST_REASON = 400
+_PLACE = re.compile(r"\nLINE [0-9]+: .*\n *\^")
+"""Where in a statement of ours Postgres found the mistake."""
 
 
 def explain(error: BaseException) -> str:
@@ -139,8 +148,11 @@ def explain(error: BaseException) -> str:
     said = str(error)
     # The arguments of a refused command and its line in a script differ each time: with them each repetition of one
     # error would be logged as a new one.
-    below = on_one_line(str(error.__cause__ or "")).partition(" script: ")[0]
+    below = on_one_line(_PLACE.sub("", str(error.__cause__ or ""))).partition(" script: ")[0]
     below = below.partition(", with args beginning with")[0]
+    # Of an OSError the sentence has the file and the words already.
+    if isinstance(error.__cause__, OSError) and (error.__cause__.strerror or below) in said:
+        return said
     return said if not below or below in said else f"{said.rstrip('.')}: {below}"[:_LONGEST_REASON]
 
 

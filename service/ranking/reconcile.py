@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import msgspec
 import structlog
 
-from service.errors import NotReady, StoreBug, Unavailable
+from service.errors import NoSchema, NotReady, StoreBug, Unavailable
 from service.ranking.drift import Report
 from service.ranking.repair import GRACE_SECONDS, NotSafe, Repairs, Terms
 from service.store.feed import RECONCILE_LOCK
@@ -70,6 +70,8 @@ async def admitted(feed: Feed) -> str:
         raise LockBusy(message)
     try:
         return await feed.source()
+    except NoSchema:
+        raise
     except StoreBug as error:
         message = "this Postgres does not say which history it is: it must be the primary"
         raise NotSafe(message) from error

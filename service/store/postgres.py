@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from service import metrics
-from service.errors import Locked, Misconfigured, OutcomeUnknown, Overloaded, StoreBug, Unavailable
+from service.errors import Locked, Misconfigured, NoSchema, OutcomeUnknown, Overloaded, StoreBug, Unavailable
 from service.store.history import History
 from service.store.session import CONNECT_SECONDS, POOLER, Session
 
@@ -352,6 +352,8 @@ def _translate(error: psycopg.Error, *, writing: bool) -> Exception:
         return OutcomeUnknown() if writing else Unavailable("Postgres is shutting down or starting up")
     if state is not None and state.startswith(_TRANSIENT):
         return Unavailable(f"Postgres could not answer in time ({state})")
+    if isinstance(error, psycopg.errors.UndefinedTable):
+        return NoSchema()
     return StoreBug(f"Postgres refused a statement ({state})")
 
 

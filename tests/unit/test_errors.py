@@ -14,12 +14,14 @@ from redis.exceptions import InvalidResponse, MaxConnectionsError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service import errors
+from service.embedded import EmbeddedError
 from service.errors import (
     Behind,
     Invalid,
     LadderError,
     Locked,
     Misconfigured,
+    NoSchema,
     NoSuchDatabase,
     NotFound,
     NotReady,
@@ -120,7 +122,7 @@ def after_translation(error: Exception, *, writing: bool) -> Exception:
         (TooManyRequests("queue is full"), Overloaded, Overloaded),
         # Ours to mend.
         (postgres_errors.SyntaxError(), StoreBug, StoreBug),
-        (postgres_errors.UndefinedTable(), StoreBug, StoreBug),
+        (postgres_errors.UndefinedTable(), NoSchema, NoSchema),
         (postgres_errors.InsufficientPrivilege(), StoreBug, StoreBug),
         (postgres_errors.CheckViolation(), StoreBug, StoreBug),
         (postgres_errors.NumericValueOutOfRange(), StoreBug, StoreBug),
@@ -167,6 +169,25 @@ def test_an_operator_is_told_the_cause_on_one_line() -> None:
     )
     assert explain(after_translation(lacking, writing=True)).endswith("(42501): permission denied for table users")
     assert "There is no such user." == explain(NotFound())
+
+
+def test_a_database_without_a_table_is_told_without_the_statement() -> None:
+    """The next step is named, and no line of ours with a caret under it."""
+    lacking = postgres_errors.UndefinedTable('relation "users" does not exist\nLINE 2: SELECT 1 FROM users\n         ^')
+
+    assert explain(after_translation(lacking, writing=False)) == (
+        "The database that DATABASE_URL names lacks a table of Ladder's, which scripts/migrate.py makes:"
+        ' relation "users" does not exist'
+    )
+
+
+def test_what_a_sentence_says_of_a_file_is_not_said_twice() -> None:
+    """The system's own words have the name of the file and a number besides."""
+    sentence = "The data directory x cannot be used (x/file: No such file or directory)."
+    error = EmbeddedError(sentence)
+    error.__cause__ = FileNotFoundError(2, "No such file or directory", "x/file")
+
+    assert sentence == explain(error)
 
 
 @pytest.mark.parametrize(
