@@ -61,22 +61,20 @@ def _groups(root: Path) -> Iterator[Path]:
 def _paths(root: Path) -> dict[str, str]:
     """Return the path of this process's cgroup by controller; that of version 2 has an empty name."""
     paths = {}
-    with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            for controller in controllers.split(","):
-                paths[controller] = path
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        for controller in controllers.split(","):
+            paths[controller] = path
     return paths
 
 
 def _mounts(root: Path) -> Iterator[_Mount]:
-    with suppress(OSError):
-        for line in (root / "proc/self/mountinfo").read_text().splitlines():
-            fields, _, rest = line.partition(" - ")
-            kind, _, options = rest.partition(" ")
-            if kind == "cgroup2" or (kind == "cgroup" and "cpu" in re.split("[ ,]", options)):
-                _, _, _, group, point, *_ = fields.split(" ")
-                yield _Mount(root / point.lstrip("/"), group, kind == "cgroup2")
+    for line in _read(root / "proc/self/mountinfo").splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind, _, options = rest.partition(" ")
+        found = re.match(r"(?:\S+ ){3}(\S+) (\S+)", fields)
+        if found and (kind == "cgroup2" or (kind == "cgroup" and "cpu" in re.split("[ ,]", options))):
+            yield _Mount(root / found[2].lstrip("/"), found[1], kind == "cgroup2")
 
 
 def _of_version_2(group: Path) -> float | None:
@@ -95,5 +93,6 @@ def _ratio(quota: str, period: str) -> float | None:
 
 def _read(file: Path) -> str:
     with suppress(OSError, ValueError):
-        return file.read_text().strip()
+        # A path that is mounted may have any bytes.
+        return file.read_text(errors="surrogateescape").strip()
     return ""

@@ -104,6 +104,20 @@ def test_without_cgroups_there_is_no_limit(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path) is None
 
 
+def test_lines_that_say_nothing_of_cgroups_are_passed_over(tmp_path: Path) -> None:
+    """Paths of other mounts may have any bytes, and a kernel may write lines of another form."""
+    root = machine(
+        tmp_path,
+        "garbage\n0::/\n",
+        f"short - cgroup2 cgroup2 rw\n{UNIFIED.format(root='/')}",
+        {"cpu.max": "50000 100000"},
+    )
+    mounts = root / "proc/self/mountinfo"
+    mounts.write_bytes(b"20 1 0:1 / /mnt/\xff rw - ext4 /dev/\xff rw\n" + mounts.read_bytes())
+
+    assert 0.5 == cpu_quota(root)
+
+
 @pytest.mark.parametrize(("quota", "usable"), [(0.1, 1), (0.5, 1), (1, 1), (1.5, 2), (3, 3), (500, 8), (None, 8)])
 def test_a_part_of_a_processor_counts_as_one(monkeypatch: pytest.MonkeyPatch, quota: float | None, usable: int) -> None:
     """And there are never more than the kernel lets us run on."""
