@@ -234,5 +234,5 @@ def test_a_drivers_next_major_version_is_not_installed() -> None:
         needs = tomllib.load(file)["project"]["dependencies"]
     drivers = [need for need in needs if need.startswith(("redis", "hiredis", "psycopg"))]
 
-    assert 3 == len(drivers)
+    assert 4 == len(drivers)
     assert all(",<" in need for need in drivers)
