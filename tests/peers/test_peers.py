@@ -161,7 +161,7 @@ def test_a_refused_write_leaves_nothing_behind(service: Service) -> None:
     with redis.Redis.from_url(service.settings.redis_url, protocol=2) as client:
         before = client.zrange("{ladder}:board", 0, -1, withscores=True), client.hgetall("{ladder}:users")
         keys = set(client.keys("*"))
-        assert_problem(service.put("alice", 1000, if_match='"v1"'), "precondition-failed")
+        assert_problem(service.put("alice", 1000, if_match='"v999999"'), "precondition-failed")
         assert_problem(service.put("nobody", 1000), "not-found")
         assert_problem(service.post({"username": "ALICE", "id": "carol"}), "username-taken")
         assert_problem(service.client.patch("/users/bob/rating", json={"delta": 4000}), "rating-out-of-range")
